@@ -1,0 +1,3 @@
+"""Practical deep learning, top-down: the library that the course writes"""
+
+__version__ = "0.1.0"
