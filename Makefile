@@ -1,0 +1,40 @@
+# The few commands that people type. PYTHON=python3.12 make run  picks another Python (3.11 or newer).
+PYTHON ?= python3
+BIN := .venv/bin
+DATA := $(or $(TOPDOWN_DATA),$(wildcard ../shared/data))
+
+.PHONY: run test test-real lab outputs clean
+
+run: .venv/course            ## install, run lesson 1 on the sample track, print what it reached
+	$(BIN)/topdown run 1 --track sample
+
+test: .venv/dev              ## everything that needs no GPU, without a network where the system can cut it off
+	$(BIN)/python tests/offline.py $(BIN)/nbdev-test --n-workers 1
+	$(BIN)/python tests/offline.py $(BIN)/python -m pytest -m "not fresh and not real"
+	$(BIN)/python -m pytest -m fresh
+
+test-real: .venv/dev         ## the real track's contracts of the lessons that changed since the last release; ALL=1 for all
+	TOPDOWN_DATA=$(abspath $(DATA)) ALL=$(ALL) $(BIN)/python -m pytest -m real
+
+lab: .venv/course            ## JupyterLab on working copies of the lessons
+	$(BIN)/topdown lab
+
+outputs: .venv/dev           ## re-run the notebooks on the sample track and store what they print
+	$(BIN)/python tests/outputs.py $(ONLY)
+
+clean:                       ## remove the environment and what builds leave; your own files stay
+	rm -rf .venv build dist _docs _proc .pytest_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/bin/python:
+	@$(PYTHON) -c "import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f'Python 3.11 or newer is needed, this is {v[0]}.{v[1]}; try: make run PYTHON=python3.12')"
+	$(PYTHON) -m venv .venv
+
+.venv/course: pyproject.toml constraints.txt setup.py | .venv/bin/python
+	@echo "Installing the course into .venv; the first time this takes some minutes and up to 6 GB of disk."
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+.venv/dev: .venv/course
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@

@@ -1,0 +1,32 @@
+"""What every benchmark prints first, and how it sums up repeated runs"""
+import argparse
+import os
+import platform
+import statistics
+import sys
+from importlib.metadata import version
+
+
+def heading(title, *packages):
+    "Machine and versions"
+    import psutil
+    print(f'\n{title}')
+    print(f'{platform.system()} {platform.machine()}, {os.cpu_count()} cores, {psutil.virtual_memory().total/1e9:.0f} GB, Python {platform.python_version()}')
+    print(', '.join(f'{p} {version(p)}' for p in packages), flush=True)
+
+
+def spread(values, digits=2):
+    "Median, least and most of some figures, as text"
+    return f'{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})'
+
+
+def options(text, runs):
+    "The options that all benchmarks share"
+    p = argparse.ArgumentParser(description=text)
+    p.add_argument('--runs', type=int, default=runs, help=f'how often to repeat, by default {runs}')
+    p.add_argument('--data', default=os.environ.get('TOPDOWN_DATA'), help='folder with the real data; by default TOPDOWN_DATA, else the sample track')
+    args = p.parse_args()
+    if args.runs < 1: sys.exit('--runs must be at least 1')
+    os.environ.pop('TOPDOWN_TRACK', None)
+    if args.data: os.environ['TOPDOWN_DATA'] = os.path.abspath(args.data)
+    return args

@@ -1,0 +1,54 @@
+"""Photos a second, from JPEG files to a batch of numbers: `load_photos` against fastai's DataBlock pipeline, same files, same run
+
+python benchmarks/decode.py [--runs 5] [--data FOLDER]
+
+Both squeeze each photo to 128 × 128 and end in float tensors of shape (photos, 3, 128, 128) between 0 and 1.
+"""
+import time
+
+from common import heading, options, spread
+
+SIZE, BATCH = 128, 64
+
+
+def fastai_speed(files, workers):
+    "Photos a second through a fastai test DataLoader"
+    from fastai.vision.all import CategoryBlock, DataBlock, ImageBlock, Resize
+    block = DataBlock(blocks=(ImageBlock, CategoryBlock), get_items=lambda _: files, get_y=lambda f: f.parent.name, item_tfms=Resize(SIZE, method='squish'))
+    dl = block.dataloaders('.', bs=BATCH, num_workers=workers).test_dl(files, num_workers=workers)
+    start = time.perf_counter()
+    n = sum(len(xb) for (xb,) in dl)
+    assert n == len(files)
+    return n/(time.perf_counter() - start)
+
+
+def our_speed(files, workers):
+    "Photos a second through `load_photos`"
+    import torch
+
+    from topdown.vision import load_photos
+    start = time.perf_counter()
+    n = sum(len(torch.from_numpy(load_photos(files[i:i + BATCH], SIZE, workers)).permute(0, 3, 1, 2).float().div_(255)) for i in range(0, len(files), BATCH))
+    assert n == len(files)
+    return n/(time.perf_counter() - start)
+
+
+def main():
+    args = options(__doc__.splitlines()[0], 5)
+    import torch
+    from topdown.data import get
+    heading('Decoding and resizing photos', 'topdown-course', 'fastai', 'torch', 'pillow')
+    birds = get('birds')
+    torch.set_num_threads(torch.get_num_threads())
+    ways = [('fastai', w, fastai_speed) for w in (0, 1, 2, 4)] + [('load_photos', w, our_speed) for w in (None, 1, 2, 4)]
+    speeds = {(name, w): [] for name, w, _ in ways}
+    for _, w, run in ways: run(birds.files[:2*BATCH], w)          # warm up: imports, file cache
+    for _ in range(args.runs):
+        for name, w, run in ways: speeds[name, w].append(run(birds.files, w))
+    for (name, w), found in speeds.items(): print(f'{name:<12} workers {"default" if w is None else w:<8} {spread(found, 0)} photos a second')
+    best = max((k for k in speeds if k[0] == 'fastai'), key=lambda k: sorted(speeds[k])[len(speeds[k])//2])
+    ratios = [a/b for a, b in zip(speeds['load_photos', None], speeds[best])]
+    print(f'load_photos with its default, against fastai at its best ({best[1]} workers), run by run: {spread(ratios)} times; wanted: at least 3')
+
+
+if __name__ == '__main__': main()

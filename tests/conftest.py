@@ -1,0 +1,95 @@
+"""What all tests share: a home folder of their own, and a small course to run commands on"""
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+SETTINGS = """[course]
+title = Tiny
+subtitle = A course of two small lessons
+repository = https://github.com/someone/tiny
+branch = main
+tracks = sample, real, full
+
+[lesson 00]
+name = 00_small
+title = Small
+minutes_sample = 1
+minutes_real = 1
+memory_gb = 0.1
+
+[lesson 01]
+name = 01_smaller
+title = Smaller
+minutes_sample = 2
+minutes_real = 4
+memory_gb = 0.1
+"""
+
+
+@pytest.fixture(autouse=True, scope='session')
+def own_home(tmp_path_factory):
+    "Every test writes into a home folder of its own"
+    os.environ['TOPDOWN_HOME'] = str(tmp_path_factory.mktemp('home'))
+
+
+@pytest.fixture(autouse=True)
+def sample_track(request, monkeypatch):
+    "Tests run on the sample track, except those marked `real`"
+    if request.node.get_closest_marker('real'): return
+    for name in ('TOPDOWN_DATA', 'TOPDOWN_TRACK', 'TOPDOWN_RUN_ID'): monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    "A new, empty home folder for one test"
+    monkeypatch.setenv('TOPDOWN_HOME', str(tmp_path/'home'))
+    return tmp_path/'home'
+
+
+def notebook(*cells):
+    "A notebook: strings that begin with '# ' become text, the others code"
+    return new_notebook(cells=[new_markdown_cell(o) if o.startswith('# ') else new_code_cell(o) for o in cells])
+
+
+def write(path, *cells):
+    "Write such a notebook and return its path"
+    nbformat.write(notebook(*cells), path)
+    return path
+
+
+class TinyCourse:
+    "A course folder with two lessons, and the command `topdown` on it"
+
+    def __init__(self, root):
+        self.root = root
+        (root/'nbs').mkdir(parents=True)
+        (root/'settings.ini').write_text(SETTINGS, encoding='utf-8')
+        (root/'pyproject.toml').write_text('', encoding='utf-8')
+        self.lesson('00_small', '# Small', 'print("hello")')
+        self.lesson('01_smaller', '# Smaller', '1 + 1')
+
+    def lesson(self, name, *cells): return write(self.root/'nbs'/f'{name}.ipynb', *cells)
+
+    def start(self, *args, **kw):
+        "Start `topdown args` in a process of its own"
+        code = f'from pathlib import Path; import topdown.settings as s; s.course_root = lambda: Path({str(self.root)!r})\n'
+        code += f'from topdown.cli import main; main({list(map(str, args))!r})'
+        kw = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding='utf-8') | kw
+        return subprocess.Popen([sys.executable, '-c', code], **kw)
+
+    def call(self, *args, **kw):
+        "Run `topdown args` to its end: exit code, stdout, stderr"
+        process = self.start(*args, **kw)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out, err
+
+
+@pytest.fixture
+def tiny(tmp_path, home):
+    "A tiny course with a home folder of its own"
+    return TinyCourse(tmp_path/'tiny course')

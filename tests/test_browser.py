@@ -1,0 +1,103 @@
+"""Lesson 1 as people meet it: in JupyterLab and as RISE slides, in a real browser"""
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+ROOT = Path(__file__).resolve().parent.parent
+pytestmark = pytest.mark.browser
+
+
+def lacking(what):
+    "What a test needs and the machine lacks: a visible skip for a learner, a failure in CI"
+    if os.environ.get('CI'): pytest.fail(f'CI lacks {what}')
+    pytest.skip(f'{what} is missing here')
+
+
+@pytest.fixture(scope='module')
+def lab(tmp_path_factory):
+    "A JupyterLab server on loopback over copies of the lessons; its address"
+    folder = tmp_path_factory.mktemp('lab')
+    for p in (ROOT/'nbs').glob('*.ipynb'): shutil.copy(p, folder)
+    cells = ['from topdown.data import get\nfrom topdown.vision import pixel_inspector', "pixel_inspector(get('birds').files[0], 6)"]
+    nbformat.write(new_notebook(cells=[new_code_cell(c) for c in cells],
+                                metadata={'kernelspec': {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}}), folder/'widget.ipynb')
+    with socket.socket() as s:
+        s.bind(('127.0.0.1', 0))
+        port = s.getsockname()[1]
+    command = [sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', '--ServerApp.port_retries=0',
+               '--IdentityProvider.token=', f'--ServerApp.root_dir={folder}', '--LabApp.news_url=', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate']
+    env = os.environ | {'JUPYTER_CONFIG_DIR': str(folder/'.config'), 'JUPYTER_DATA_DIR': str(folder/'.data'), 'JUPYTER_RUNTIME_DIR': str(folder/'.run')}
+    with open(folder/'.log', 'wb') as log: server = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+    address = f'http://127.0.0.1:{port}'
+    try:
+        for _ in range(240):
+            try: urllib.request.urlopen(f'{address}/api/status', timeout=2); break
+            except OSError:
+                assert server.poll() is None, (folder/'.log').read_text(encoding='utf-8')
+                time.sleep(0.5)
+        else: pytest.fail(f'JupyterLab did not answer: {(folder/".log").read_text(encoding="utf-8")[-2000:]}')
+        yield address
+    finally:
+        server.terminate()
+        try: server.wait(20)
+        except subprocess.TimeoutExpired: server.kill()
+
+
+@pytest.fixture(scope='module')
+def browser():
+    "Headless Chromium"
+    sync_api = pytest.importorskip('playwright.sync_api', reason='playwright comes with the extra dev')
+    chromium = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
+    if not chromium: lacking('chromium')
+    with sync_api.sync_playwright() as p:
+        b = p.chromium.launch(executable_path=chromium, args=['--no-sandbox', '--disable-gpu', '--disable-background-networking'])
+        yield b
+        b.close()
+
+
+@pytest.fixture
+def page(browser):
+    context = browser.new_context(viewport={'width': 1280, 'height': 900})
+    context.set_default_timeout(90_000)
+    yield context.new_page()
+    context.close()
+
+
+def test_lesson_opens_in_jupyterlab(lab, page):
+    page.goto(f'{lab}/lab/tree/01_is_it_a_bird.ipynb')
+    page.wait_for_selector('.jp-Notebook h1:has-text("Is it a bird?")')
+    page.wait_for_selector('.jp-RenderedHTMLCommon img[alt*="probability that it is a bird"]')
+    assert page.locator('text=Error displaying widget').count() == 0
+    width = page.evaluate('document.querySelector("img[alt*=\'probability that it is a bird\']").naturalWidth')
+    assert width > 200, 'the stored picture is shown'
+
+
+def test_pixel_inspector_by_mouse_and_by_keyboard(lab, page):
+    page.goto(f'{lab}/lab/tree/widget.ipynb')
+    page.wait_for_selector('.jp-Notebook .jp-CodeCell')
+    page.locator('.jp-Notebook .jp-CodeCell').first.click()
+    page.keyboard.press('Shift+Enter'); page.keyboard.press('Shift+Enter')
+    page.wait_for_selector('.widget-gridbox button', timeout=180_000)
+    buttons = page.locator('.widget-gridbox button')
+    assert buttons.count() == 36
+    assert 'row 1, column 1: red' in buttons.first.get_attribute('title')
+    buttons.nth(7).click()
+    page.wait_for_selector('text=/row 2, column 2: red \\d+, green \\d+, blue \\d+/')
+    buttons.nth(8).focus(); page.keyboard.press('Enter')
+    page.wait_for_selector('text=/row 2, column 3: red/')
+
+
+def test_lesson_as_slides(lab, page):
+    page.goto(f'{lab}/rise/01_is_it_a_bird.ipynb')
+    page.wait_for_selector('.reveal .slides section h1:has-text("Is it a bird?")', state='attached')
+    assert page.locator('.reveal .slides > section').count() >= 15
+    page.keyboard.press('ArrowRight')
