@@ -83,7 +83,7 @@ def test_lesson_opens_in_jupyterlab(lab, page):
 
 def test_pixel_inspector_by_mouse_and_by_keyboard(lab, page):
     page.goto(f'{lab}/lab/tree/widget.ipynb')
-    page.wait_for_selector('.jp-Notebook .jp-CodeCell')
+    page.wait_for_selector('text=Python 3 (ipykernel) | Idle')
     page.locator('.jp-Notebook .jp-CodeCell').first.click()
     page.keyboard.press('Shift+Enter'); page.keyboard.press('Shift+Enter')
     page.wait_for_selector('.widget-gridbox button', timeout=180_000)

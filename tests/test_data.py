@@ -143,7 +143,8 @@ def test_a_changed_byte_is_found_by_verify(home, capsys):
 
 @pytest.mark.skipif(os.name == 'nt', reason='signals of POSIX systems')
 def test_ctrl_c_while_drawing(home):
-    p = subprocess.Popen([sys.executable, '-c', "from topdown.data import get; get('birds')"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    code = "from topdown.data import get; get('birds')"
+    p = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     end = time.monotonic() + 30
     while not list(cache('sample').glob('.*.tmp/birds/*/*.jpg')):
         assert time.monotonic() < end and p.poll() is None
@@ -176,7 +177,8 @@ def test_new_drawing_code_makes_a_new_sample(home, monkeypatch):
 
 # Names and tracks
 
-@pytest.mark.parametrize('name, words', [('brids', "unknown data set 'brids'; known: birds"), ('', "unknown data set ''"), ('movies', 'give a folder of your own photos')])
+@pytest.mark.parametrize('name, words', [('brids', "unknown data set 'brids'; known: birds"), ('', "unknown data set ''"),
+                                         ('movies', 'give a folder of your own photos')])
 def test_unknown_sets(home, name, words):
     with pytest.raises(CourseError, match=words): get(name)
 
@@ -218,7 +220,8 @@ def test_a_wrong_hash(mirror):
 def test_a_file_that_the_list_does_not_name(mirror, sums):
     (mirror/'SHA256SUMS').unlink()
     if sums is not None: (mirror/'SHA256SUMS').write_text(sums)
-    with pytest.raises(CourseError, match=f'is refused: .*SHA256SUMS does not list it.*add this line there:\n{sha256(mirror/"birds.tar.gz")}  birds.tar.gz'): get('birds')
+    line = f'{sha256(mirror/"birds.tar.gz")}  birds.tar.gz'
+    with pytest.raises(CourseError, match=f'is refused: .*SHA256SUMS does not list it.*add this line there:\n{line}'): get('birds')
 
 
 @pytest.mark.parametrize('form', ['{} *birds.tar.gz\r\n', '{}  ./birds.tar.gz\n', '# a comment\n\n{}  birds.tar.gz'])
@@ -289,7 +292,8 @@ def movies():
     "A zip like MovieLens'"
     f = io.BytesIO()
     with zipfile.ZipFile(f, 'w') as z:
-        files = {'u.data': '1\t2\t3\t4\n' * 7, 'u.item': '1|Café (1995)\n'.encode('latin-1'), 'u.user': '1|24|M\n', 'u.genre': 'x|0\n', 'u.occupation': 'none\n'}
+        files = {'u.data': '1\t2\t3\t4\n' * 7, 'u.item': '1|Café (1995)\n'.encode('latin-1'),
+                 'u.user': '1|24|M\n', 'u.genre': 'x|0\n', 'u.occupation': 'none\n'}
         for name, content in files.items(): z.writestr(f'ml-100k/{name}', content)
         z.writestr('ml-100k/README', os.urandom(100_000))
     return f.getvalue()
@@ -317,7 +321,8 @@ def test_adult_from_the_network(home, server, monkeypatch):
 
 
 def test_pets_from_the_network(home, server, monkeypatch, tmp_path):
-    body = archive(tmp_path/'x.tar.gz', {'Abyssinian_1.jpg': b'1', 'beagle_2.jpg': b'2', 'Abyssinian_100.mat': b'', '._beagle_2.jpg': b''}, 'images').read_bytes()
+    files = {'Abyssinian_1.jpg': b'1', 'beagle_2.jpg': b'2', 'Abyssinian_100.mat': b'', '._beagle_2.jpg': b''}
+    body = archive(tmp_path/'x.tar.gz', files, 'images').read_bytes()
     serve(server, monkeypatch, 'pets', 'images.tar.gz', body)
     d = get('pets', track='real')
     assert [p.relative_to(d.path).as_posix() for p in d.files] == ['images/Abyssinian_1.jpg', 'images/beagle_2.jpg']
@@ -383,7 +388,8 @@ def test_own_folders(home, tmp_path, capsys):
     (folder/'notes.txt').touch()
     d = get(folder)
     assert (d.n, d.source, d.track, d.path) == (9, 'own folder', 'sample', folder.resolve()) and len(d.sha256) == 64
-    assert {d.label(p) for p in d.files} == {'Zaunkönig', 'hund'} and capsys.readouterr().out == 'my photos 🐦: 9 photos · your own folder · licence: yours\n'
+    assert {d.label(p) for p in d.files} == {'Zaunkönig', 'hund'}
+    assert capsys.readouterr().out == 'my photos 🐦: 9 photos · your own folder · licence: yours\n'
     assert get(str(folder)).n == 9
 
 
@@ -443,7 +449,8 @@ def test_weights_without_a_network(home, monkeypatch):
     monkeypatch.setattr(data, '_torchvision', fail)
     with pytest.raises(CourseError, match='squeezenet1_1 cannot be fetched .*OSError: no network here.*timm has no squeezenet1_1.*connect'):
         weights('squeezenet1_1', track='real')
-    monkeypatch.setattr(data, '_timm', lambda name: {'a': torch.ones(2)})
+    def _timm(name): return {'a': torch.ones(2)}
+    monkeypatch.setattr(data, '_timm', _timm)
     w = weights('mobilenet_v2', track='real')
     assert w.source == 'network' and w.path.suffix == '.safetensors' and read_json(w.path.with_suffix('.json'))['origin'] == 'timm'
 

@@ -13,7 +13,8 @@ from topdown.data import get
 from topdown.ledger import check, contracts, measured, record, records, run_id, table
 from topdown.settings import CourseError, course_root, places
 
-FIELDS = ['time', 'run_id', 'version', 'lesson', 'metric', 'value', 'baseline', 'better', 'track', 'source', 'seed', 'seconds', 'peak_rss_mb', 'device', 'platform']
+FIELDS = ['time', 'run_id', 'version', 'lesson', 'metric', 'value', 'baseline', 'better', 'track', 'source', 'seed',
+          'seconds', 'peak_rss_mb', 'device', 'platform']
 
 
 def start(code, **env):
@@ -65,7 +66,8 @@ def test_values_that_are_no_numbers(home, value):
 def test_other_bad_arguments(home):
     for kw, words in ((dict(metric=''), 'metric should be a text'), (dict(better='less'), "unknown direction 'less'; known: lower"),
                       (dict(lesson='1a'), "unknown lesson '1a'"), (dict(track='reel'), "unknown track 'reel'; known: real"),
-                      (dict(seconds=-1), 'seconds should be'), (dict(baseline=float('nan')), "baseline of 'm' should be"), (dict(seed='x'), 'seed should be')):
+                      (dict(seconds=-1), 'seconds should be'), (dict(baseline=float('nan')), "baseline of 'm' should be"),
+                      (dict(seed='x'), 'seed should be')):
         with pytest.raises(CourseError, match=words): record(**(dict(lesson=1, metric='m', value=1) | kw))
     assert not places()['ledger'].exists()
 
@@ -78,9 +80,9 @@ def test_numbers_of_pytorch(home):
 def test_a_full_disk(home, monkeypatch):
     record(1, 'a', 1, track='sample')
     def full(*args): raise OSError(errno.ENOSPC, 'No space left on device')
-    monkeypatch.setattr(store.os, 'write', full)
-    with pytest.raises(CourseError, match='ledger.jsonl cannot be written: the disk is full'): record(1, 'b', 2, track='sample')
-    monkeypatch.undo()
+    with monkeypatch.context() as m:
+        m.setattr(store.os, 'write', full)
+        with pytest.raises(CourseError, match='ledger.jsonl cannot be written: the disk is full'): record(1, 'b', 2, track='sample')
     record(1, 'c', 3, track='sample')
     assert [r['metric'] for r in records(path=home/'ledger.jsonl')] == ['a', 'c']
 
@@ -118,9 +120,10 @@ def toml(path, **changes):
     return path
 
 
-@pytest.mark.parametrize('changes, words', [(dict(bound=None), 'lacks bound'), (dict(bounds='1'), "unknown key 'bounds'; known: bound"), (dict(bound='"x"'), 'bound should be'),
-                                            (dict(better='"less"'), "unknown direction 'less'"), (dict(lesson='"99"'), "unknown lesson '99'"), (dict(bound='nan'), 'bound should be'),
-                                            (dict(track='"reel"'), "unknown track 'reel'"), (dict(bound='='), 'cannot be read as a TOML file')])
+@pytest.mark.parametrize('changes, words', [(dict(bound=None), 'lacks bound'), (dict(bounds='1'), "unknown key 'bounds'; known: bound"),
+                                            (dict(bound='"x"'), 'bound should be'),
+                                            (dict(better='"less"'), "unknown direction 'less'"), (dict(lesson='"99"'), "unknown lesson '99'"),
+                                            (dict(bound='nan'), 'bound should be'), (dict(track='"reel"'), "unknown track 'reel'"), (dict(bound='='), 'cannot be read as a TOML file')])
 def test_contracts_with_mistakes(tmp_path, changes, words):
     with pytest.raises(CourseError, match=words): contracts(toml(tmp_path/'c.toml', **changes))
 
