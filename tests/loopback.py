@@ -24,7 +24,8 @@ class _Handler(BaseHTTPRequestHandler):
     def reply(self, code, body, headers=()):
         s = self.server.state
         self.send_response(code)
-        marks = {'ETag': s.etag, 'Last-Modified': s.date} | ({'Content-Length': str(len(body))} if s.lengths else {}) | {'Connection': 'close'}
+        marks = {'ETag': s.etag, 'Last-Modified': s.date, 'Connection': 'close'}
+        if s.lengths: marks['Content-Length'] = str(len(body))
         if s.chunked: marks['Transfer-Encoding'] = 'chunked'
         for key, value in (marks | dict(headers) | s.headers).items():
             if value: self.send_header(key, value)

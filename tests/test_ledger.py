@@ -107,8 +107,8 @@ def test_a_list_of_records_in_a_json_file(home, tmp_path):
 
 
 def test_the_table_says_whether_the_baseline_is_beaten():
-    rows = table([dict(lesson='01', metric='Fehler ä', value=.5, baseline=.4, better='lower', track='sample', seconds=None, device='cpu'),
-                  dict(lesson='01', metric='b', value=.5, baseline=.4, better='higher', track='sample', seconds=1., device='cpu'), {}]).splitlines()
+    r = dict(lesson='01', metric='Fehler ä', value=.5, baseline=.4, better='lower', track='sample', seconds=None, device='cpu')
+    rows = table([r, r | dict(better='higher', seconds=1.), {}]).splitlines()
     assert ' NO ' in rows[2] and ' yes ' in rows[3] and '–' in rows[4]
 
 
@@ -120,10 +120,10 @@ def toml(path, **changes):
     return path
 
 
-@pytest.mark.parametrize('changes, words', [(dict(bound=None), 'lacks bound'), (dict(bounds='1'), "unknown key 'bounds'; known: bound"),
-                                            (dict(bound='"x"'), 'bound should be'),
-                                            (dict(better='"less"'), "unknown direction 'less'"), (dict(lesson='"99"'), "unknown lesson '99'"),
-                                            (dict(bound='nan'), 'bound should be'), (dict(track='"reel"'), "unknown track 'reel'"), (dict(bound='='), 'cannot be read as a TOML file')])
+@pytest.mark.parametrize('changes, words', [
+    (dict(bound=None), 'lacks bound'), (dict(bounds='1'), "unknown key 'bounds'; known: bound"), (dict(bound='"x"'), 'bound should be'),
+    (dict(better='"less"'), "unknown direction 'less'"), (dict(lesson='"99"'), "unknown lesson '99'"), (dict(bound='nan'), 'bound should be'),
+    (dict(track='"reel"'), "unknown track 'reel'"), (dict(bound='='), 'cannot be read as a TOML file')])
 def test_contracts_with_mistakes(tmp_path, changes, words):
     with pytest.raises(CourseError, match=words): contracts(toml(tmp_path/'c.toml', **changes))
 

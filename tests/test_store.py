@@ -256,7 +256,8 @@ def test_no_pickle_is_opened_under_any_name(tmp_path, monkeypatch, ending):
     path = tmp_path/f'w{ending}'
     path.write_bytes(pickle.dumps(Evil()))
     write_json(tmp_path/'w.json', {'sha256': sha256(path)}) # even with a manifest that vouches for it
-    with pytest.raises(CourseError, match='is not a safetensors file' if ending == '.safetensors' else 'can run any program'): load_tensors(path)
+    words = 'is not a safetensors file' if ending == '.safetensors' else 'can run any program'
+    with pytest.raises(CourseError, match=words): load_tensors(path)
     assert not (tmp_path/'evil').exists()
 
 
