@@ -256,3 +256,13 @@ def test_two_runs_at_once(tiny):
     assert [[o['value'] for o in s] for s in seen] == [[i/100 for i in range(20)]]*2
     assert len({o['run_id'] for s in seen for o in s}) == 2
     assert len(list((Path(os.environ['TOPDOWN_HOME'])/'runs').iterdir())) == 2
+
+
+def test_a_folder_of_data_is_no_choice_of_the_track(tiny, tmp_path):
+    "With --data alone the notebook is on the real track, and nothing tells `data` that it may use the network"
+    tiny.lesson('00_small', "import os\nfrom topdown.settings import track\nprint('track', track(), repr(os.environ['TOPDOWN_TRACK']))")
+    for more, said in ([], "track real ''"), (['--track', 'real'], "track real 'real'"):
+        out = tmp_path/f'out{len(more)}'
+        code, _, err = tiny.call('run', '0', '--data', str(tmp_path), '--out', str(out), *more)
+        assert code == 0, err
+        assert said in (out/'00_small.ipynb').read_text(encoding='utf-8')

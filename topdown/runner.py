@@ -204,7 +204,7 @@ def _drive(run):
             try: thread.join(.2)
             except KeyboardInterrupt: run.stop(signal.SIGINT) # where no handler could be set
 
-# %% ../nbs/workshop/runner.ipynb #b02a7cf4
+# %% ../nbs/workshop/runner.ipynb #09205eae
 def run_notebook(
     source: Path, # The notebook; it is only read
     folder: Path, # The run's own folder, made if it is absent; also the notebook's working directory
@@ -220,7 +220,7 @@ def run_notebook(
     _ours(target, source)
     with disk_errors(target): folder.mkdir(parents=True, exist_ok=True)
     result = RunResult(source.stem, track, run_id or folder.name, folder, target)
-    env = {**os.environ, **(env or {}), 'TOPDOWN_TRACK': track, 'TOPDOWN_RUN_ID': result.run_id}
+    env = {**os.environ, 'TOPDOWN_TRACK': track, **(env or {}), 'TOPDOWN_RUN_ID': result.run_id}
     run = _Run(nb, result, env, timeout, progress)
     _plan(run)
     start = time.monotonic()
@@ -261,7 +261,7 @@ def _plan(run):
     for reason in why.values():
         if reason: run.result.skipped[reason] = run.result.skipped.get(reason, 0) + 1
 
-# %% ../nbs/workshop/runner.ipynb #d2d9947b
+# %% ../nbs/workshop/runner.ipynb #8b6fb420
 def _fresh_folder(name):
     "A new folder for a run, and its name: lesson, time in UTC, process"
     stamp = f'{name}-{time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())}-{os.getpid()}'
@@ -278,6 +278,7 @@ def _settle(track, data):
     if data is not None:
         env['TOPDOWN_DATA'] = str(Path(data).expanduser().resolve())
         if not Path(env['TOPDOWN_DATA']).is_dir(): raise CourseError(f'--data names {str(data)!r}, and there is no such folder')
+    env['TOPDOWN_TRACK'] = track or os.environ.get('TOPDOWN_TRACK', '')    # empty: not chosen, so `data` does not go to the network
     track = choose_track(track, env={**os.environ, **env})
     if track != 'sample': mirror({**os.environ, **env})
     return track, env
