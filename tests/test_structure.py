@@ -15,9 +15,9 @@ LESSONS = [p for p in NOTEBOOKS if re.match(r'\d\d', p.name)]
 TREES = tree.modules()
 
 # Lower ranks know nothing of higher ones; two modules of one rank know nothing of each other.
-RANKS = [{'settings', 'cells', 'hardware'}, {'store'}, {'fetch', 'draw'}, {'sample'}, {'data'}, {'ledger'},
+RANKS = [{'settings', 'cells', 'hardware'}, {'store'}, {'fetch', 'pen'}, {'creatures'}, {'things'}, {'draw'}, {'sample'}, {'data'}, {'ledger'},
          {'core'}, {'body', 'copies', 'report', 'upkeep'}, {'vision', 'runner', 'doctor'}, {'cli'}]
-GROUND = ['settings', 'store', 'fetch', 'draw', 'sample', 'data', 'ledger', 'cli']
+GROUND = ['settings', 'store', 'fetch', 'pen', 'creatures', 'things', 'draw', 'sample', 'data', 'ledger', 'cli']
 
 
 def rank(name): return next(i for i, names in enumerate(RANKS) if name in names)

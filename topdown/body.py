@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BODY_STATS', 'BODY_KINDS', 'Residual', 'small_body', 'small_net', 'drawn', 'normalised', 'varied', 'fit_body',
-           'accuracy_of', 'body_file', 'save_body', 'load_small_body', 'features', 'small_arch']
+           'accuracy_of', 'body_file', 'save_body', 'load_small_body']
 
 # %% ../nbs/workshop/body.ipynb #6c0119d1
 from pathlib import Path
@@ -108,14 +108,17 @@ def fit_body(net: nn.Module,          # network with a head, for instance small_
         after_epoch(epoch, losses)
     return losses
 
-# %% ../nbs/workshop/body.ipynb #31761c23
+# %% ../nbs/workshop/body.ipynb #82d92ec2
 @torch.no_grad()
-def accuracy_of(net: nn.Module, xs: torch.Tensor,
-                ys: torch.Tensor) -> float: # share of pictures that are classified correctly
+def accuracy_of(
+    net: nn.Module,   # network with a head
+    xs: torch.Tensor, # (N, 3, h, w), uint8
+    ys: torch.Tensor, # (N,) labels
+) -> float:           # share of pictures that are classified correctly, 0 to 1
     "Accuracy on whole pictures, without changes"
     net.eval()
-    return float(torch.cat([net(normalised(x)).argmax(1) == y for x,
-                            y in zip(xs.split(64), ys.split(64))]).float().mean())
+    right = [net(normalised(x)).argmax(1) == y for x, y in zip(xs.split(64), ys.split(64))]
+    return float(torch.cat(right).float().mean())
 
 # %% ../nbs/workshop/body.ipynb #0d9d966d
 def body_file() -> Path: # nbs/workshop/small_body.safetensors of this course
@@ -151,23 +154,3 @@ def load_small_body(path: Path = None, # a file that save_body wrote; None: the 
                                 'it was saved from another architecture')
     body.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in tensors.items()})
     return body
-
-# %% ../nbs/workshop/body.ipynb #67ba1705
-@torch.no_grad()
-def features(body: nn.Module, # small_body(), trained
-             imgs: list,      # PIL images
-             px: int = 128,   # width and height that they are resized to
-) -> torch.Tensor:            # (N, 384): of each channel the mean over all places, and the largest value
-    "What a frozen body makes of pictures"
-    body.eval()
-    small = torch.stack([torch.from_numpy(np.array(img.convert('RGB').resize((px, px), 2))).permute(2, 0, 1)
-                         for img in imgs])
-    maps = [body(normalised(part)) for part in small.split(64)]                 # each (64, 192, px/16, px/16)
-    return torch.cat([torch.cat([m.mean((2, 3)), m.amax((2, 3))], 1) for m in maps])
-
-# %% ../nbs/workshop/body.ipynb #89b1ed61
-def small_arch(): # small_net, ready for fastai's vision_learner
-    "Make `small_net` known to fastai: where to cut it, and the statistics of its input"
-    from fastai.vision.learner import default_split, model_meta
-    model_meta[small_net] = dict(cut=-3, split=default_split, stats=BODY_STATS)
-    return small_net

@@ -146,14 +146,14 @@ def download(
 
 _hash = sha256 # `download` has a parameter of that name
 
-# %% ../nbs/workshop/fetch.ipynb #e5c81e82
+# %% ../nbs/workshop/fetch.ipynb #78b0b336
 def resuming(
     url: str, # Address
     output_file: str, # Where pooch wants the file; a temporary name
     pooch: object, # The `pooch.Pooch` that asks; None from `pooch.retrieve`
 ) -> None:
     "A downloader for pooch that resumes; what has arrived waits in the folder `incoming` of its cache"
-    known = {pooch.get_url(name): (name, value) for name, value in pooch.registry.items()} if pooch else {}
+    known = {pooch.get_url(name): (name, pooch.registry[name]) for name in pooch.registry} if pooch else {}
     name, value = known.get(url, (Path(urlsplit(url).path).name, None))
     to = (Path(pooch.abspath) if pooch else Path(output_file).parent)/'incoming'/name
     if value and re.fullmatch('(sha256:)?[0-9a-fA-F]{64}', value): download(url, to, value[-64:])
