@@ -99,11 +99,11 @@ def _pick(rng, table, weights=None):
     w = np.array(list(table.values()) if weights is None else weights, dtype=float)
     return list(table)[int(rng.choice(len(w), p=w / w.sum()))]
 
-# %% ../nbs/workshop/sample.ipynb #c6a68f22
+# %% ../nbs/workshop/sample.ipynb #fb4b0501
 def _person(rng):
     "One row of the table, and the score that decides about the salary"
     from math import exp
-    age = int(min(90, 17 + rng.gamma(2.6, 8.6)))
+    age = int(min(90, 17 + rng.gamma(3, 7.3)))
     school = _pick(rng, _SCHOOL, [w * (1 if age > 22 or n < 12 else .1) for n, w in _SCHOOL.values()])
     num = _SCHOOL[school][0]
     work = _pick(rng, _WORK, [common * exp(draw * (num - 10) / 1.6) for common, draw, _ in _WORK.values()])
@@ -117,6 +117,7 @@ def _person(rng):
     home = (('Husband' if sex == 'Male' else 'Wife') if wed else 'Own-child' if age < 26 and rng.random() < .7 else
             'Not-in-family' if rng.random() < .65 else 'Unmarried')
     hours = int(min(99, max(4, rng.choice([40, rng.normal(48, 8), rng.normal(27, 9)], p=[.5, .3, .2]))))
+    if age > 65: hours = max(6, hours // 2)
     score = .42*(num - 9.5) + 2.5*wed + .052*(min(age, 52) - 37) - .05*max(0, age - 60) + .045*(hours - 40)
     score += _WORK[work][2] + .5*(sector == 'Self-emp-inc')
     gain = int(rng.choice([2174, 3103, 4386, 5178, 7298, 7688, 15024])) if rng.random() < .05 + .03*(score > 1) else 0

@@ -101,7 +101,7 @@ def _shorten(value, pairs):
     for long, short in pairs: value = re.sub(re.escape(long) + r'(?![\w-])', lambda _: short, value)
     return value
 
-# %% ../nbs/workshop/upkeep.ipynb #355419ea
+# %% ../nbs/workshop/upkeep.ipynb #0f6d64d1
 _widget = 'application/vnd.jupyter.widget-view+json'
 
 def _is_noise(output):
@@ -109,6 +109,7 @@ def _is_noise(output):
     data = output.get('data', {})
     if _widget in data: return True
     html = ''.join(data.get('text/html', ''))
+    if 'text/html' in data and not html.strip(): return True
     if '<style' not in html and '<progress' not in html: return False
     left = re.sub(r'<style.*?</style>|<progress.*?</progress>|<!--.*?-->|</?(?:div|span|p|br)[^>]*>', '', html, flags=re.S)
     return not re.sub(r'[\d.%/:\s\[\]&a-z;|]*', '', left, flags=re.I)
@@ -118,7 +119,10 @@ def tidy_outputs(
     pairs: list[tuple], # Paths and what stands for them
 ) -> list[dict]: # The ones worth keeping
     "Drop noise from a cell's outputs and shorten the paths in them"
-    return [_shorten(o, pairs) for o in outputs if not _is_noise(o)]
+    kept = [_shorten(o, pairs) for o in outputs if not _is_noise(o)]
+    for o in kept:
+        if 'text/html' in o.get('data', {}): o['data'].pop('text/markdown', None)   # the same table a second time
+    return kept
 
 # %% ../nbs/workshop/upkeep.ipynb #5a52d677
 def save_outputs(

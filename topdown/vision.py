@@ -250,7 +250,7 @@ def load_photos(
     if not arrays: raise CourseError('no photos to load: the list of files is empty')
     return np.stack(arrays)
 
-# %% ../nbs/01_is_it_a_bird.ipynb #c64cf133
+# %% ../nbs/01_is_it_a_bird.ipynb #d62aad60
 BODIES = {'small_body': -3, 'squeezenet1_1': -1, 'mobilenet_v2': -1} # Name → where its head begins, counted from the end
 
 def _build(name, pretrained):
@@ -267,14 +267,13 @@ def network(
     name: str | None = None, # One of `BODIES`, MobileNetV2 by default; on the sample track always the course's own small body
 ): # A function that builds the network, as `vision_learner` and `unet_learner` want it
     "A network builder with pretrained weights, known to fastai"
-    from fastai.vision.learner import imagenet_stats, model_meta, params
-    from fastcore.foundation import L
+    from fastai.vision.learner import default_split, imagenet_stats, model_meta
     name = name or 'mobilenet_v2'
     if name not in BODIES: raise unknown('network', name, BODIES)
     name = 'small_body' if track() == 'sample' else name
     def build(pretrained=True, **kwargs): return _build(name, pretrained)
     build.__name__ = name
-    model_meta[build] = {'cut': BODIES[name], 'split': lambda m: L(m[0], m[1:]).map(params), 'stats': imagenet_stats}
+    model_meta[build] = {'cut': BODIES[name], 'split': default_split, 'stats': imagenet_stats}
     return build
 
 # %% ../nbs/01_is_it_a_bird.ipynb #4a509cbf
