@@ -62,4 +62,4 @@ def test_wheel_carries_the_course(clone, tmp_path):
     call(python, '-m', 'pip', 'install', '-q', '--no-deps', '--target', site, wheel, cwd=tmp_path)
     code = 'import topdown; assert "site" in topdown.__file__, topdown.__file__; from topdown.cli import main; main()'
     said = call(python, '-c', code, 'run', '0', cwd=tmp_path, PYTHONPATH=str(site), TOPDOWN_HOME=str(tmp_path/'home'))
-    assert 'tools_ready' in said and list((tmp_path/'home').glob('runs/*/00_start_here.ipynb'))
+    assert 'billion_operations_a_second' in said and list((tmp_path/'home').glob('runs/*/00_start_here.ipynb'))

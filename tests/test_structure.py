@@ -112,9 +112,11 @@ def test_notebook_file(path):
 
 @pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
 def test_stored_outputs_are_from_the_sample_track(path):
+    makes_a_mirror = "os.environ['TOPDOWN_DATA'] =" in path.read_text(encoding='utf-8')      # of drawn pictures, to show how one is read
     for c in cells(path, 'code'):
         text = json.dumps(c['outputs'])
-        assert 'from TOPDOWN_DATA' not in text and str(Path.home()) not in text.replace('/home/you', ''), f'{path.name}, cell {c["id"]}'
+        assert makes_a_mirror or 'from TOPDOWN_DATA' not in text, f'{path.name}, cell {c["id"]}'
+        assert str(Path.home()) not in text.replace('/home/you', ''), f'{path.name}, cell {c["id"]}'
 
 
 @pytest.mark.parametrize('path', LESSONS, ids=lambda p: p.stem)

@@ -161,7 +161,7 @@ def test_download_keeps_photos_and_counts_the_rest(picture, tmp_path, capsys):
         return {'photo': buffer.getvalue(), 'page': b'<html>'}[url]
     files = download_photos(['photo', 'gone', 'page'], tmp_path/'new'/'owls', fetch=fetch)
     assert [open_photo(f).size for f in files] == [(640, 427)]
-    assert '1 photos saved' in capsys.readouterr().out
+    assert '1 of 3 photos saved' in capsys.readouterr().out
     assert download_photos(['photo'], tmp_path/'new'/'owls', fetch=fetch) == files and len(list((tmp_path/'new'/'owls').iterdir())) == 1
 
 

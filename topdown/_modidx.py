@@ -432,6 +432,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'topdown.vision._build': ('is_it_a_bird.html#_build', 'topdown/vision.py'),
                                 'topdown.vision._ddgs_images': ('is_it_a_bird.html#_ddgs_images', 'topdown/vision.py'),
                                 'topdown.vision._fetch_bytes': ('is_it_a_bird.html#_fetch_bytes', 'topdown/vision.py'),
+                                'topdown.vision._small_photo': ('is_it_a_bird.html#_small_photo', 'topdown/vision.py'),
+                                'topdown.vision._threads': ('is_it_a_bird.html#_threads', 'topdown/vision.py'),
                                 'topdown.vision._to_rgb': ('is_it_a_bird.html#_to_rgb', 'topdown/vision.py'),
                                 'topdown.vision.bird_or_other': ('is_it_a_bird.html#bird_or_other', 'topdown/vision.py'),
                                 'topdown.vision.check_photos': ('is_it_a_bird.html#check_photos', 'topdown/vision.py'),

@@ -87,7 +87,7 @@ class Picture:
         return (f'<img alt="{html.escape(self.alt)}" width="{self.width}" style="max-width:100%;height:auto" '
                 f'src="data:image/{self.kind};base64,{code}">')
 
-# %% ../nbs/00_start_here.ipynb #2ba312f0
+# %% ../nbs/00_start_here.ipynb #80c4bf22
 def _encode(im):
     "The smaller of a PNG with 128 colours (drawings) and a JPEG (photos)"
     png, jpeg = io.BytesIO(), io.BytesIO()
@@ -98,7 +98,7 @@ def _encode(im):
 def picture(
     alt: str, # What a reader who cannot see it should know
     fig=None, # A matplotlib figure; the current one by default
-    dpi: int = 110, # Dots an inch
+    dpi: int = 110, # Dots per inch
 ) -> Picture: # Shown when it is the last line of a cell
     "The figure as an image with alt text; the figure is closed"
     import matplotlib.pyplot as plt

@@ -220,13 +220,13 @@ def _checked_count(entry, folder):
         if not any(folder.glob(pattern)): raise CourseError(f"{entry.name} has no {pattern}: this is not the layout that the course knows")
     return entry.count(folder)
 
-# %% ../nbs/workshop/data.ipynb #5f7b5818
+# %% ../nbs/workshop/data.ipynb #c03515b5
 @lru_cache
 def _drawing_code():
     "A short hash of the code that draws the samples"
     import topdown
-    package = Path(topdown.__file__).parent
-    return hashlib.sha256(b''.join((package/name).read_bytes() for name in ('sample.py', 'draw.py', 'things.py', 'creatures.py', 'pen.py'))).hexdigest()[:12]
+    package, names = Path(topdown.__file__).parent, ('sample', 'draw', 'things', 'creatures', 'pen')
+    return hashlib.sha256(b''.join((package/f'{name}.py').read_bytes() for name in names)).hexdigest()[:12]
 
 def _sample(entry, verify=False):
     "The set that the course draws"

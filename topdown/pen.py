@@ -99,7 +99,7 @@ def _stroke(self, pts, start, end, fill, k=5):
 
 Pen.stroke = _stroke
 
-# %% ../nbs/workshop/pen.ipynb #ba3198a5
+# %% ../nbs/workshop/pen.ipynb #d2ebbe80
 def sheet(imgs: list,      # PIL images
           cols: int = 8,   # pictures in a row
           px: int = 80,    # size of one picture's cell
@@ -116,14 +116,16 @@ def sheet(imgs: list,      # PIL images
 def peek(imgs: list,          # PIL images
          cols: int = 8,       # pictures in a row
          px: int = 80,        # size of one picture's cell
-         alt: str = '',       # what a reader who cannot see it should know
-) -> 'IPython.display.Image': # the sheet, as a small JPEG
+         alt: str = 'drawn pictures', # what a reader who cannot see it should know
+) -> 'IPython.display.HTML': # the sheet, as a small JPEG
     "Show a contact sheet in a notebook"
+    from base64 import b64encode
+    from html import escape
     from io import BytesIO
-    from IPython.display import Image
+    from IPython.display import HTML
     buffer = BytesIO()
     sheet(imgs, cols, px).save(buffer, 'JPEG', quality=80)
-    return Image(data=buffer.getvalue(), format='jpeg', alt=alt)
+    return HTML(f'<img alt="{escape(alt)}" src="data:image/jpeg;base64,{b64encode(buffer.getvalue()).decode()}">')
 
 # %% ../nbs/workshop/pen.ipynb #c7d2e108
 PALETTES = dict(

@@ -34,16 +34,16 @@ def clock(
     if s < 60: return f'{s} s'
     return f'{s//60} min {s%60} s' if s < 3600 else f'{s//3600} h {s%3600//60} min'
 
-# %% ../nbs/workshop/report.ipynb #98e562e6
+# %% ../nbs/workshop/report.ipynb #972b0d97
 def console(
     stderr: bool = False, # Print there, so that stdout can be piped
     file=None, # Print there instead
 ): # A rich Console
     "A console that does not fold lines when nobody watches"
     from rich.console import Console
-    out = Console(stderr=stderr, file=file, highlight=False, soft_wrap=False)
-    if not out.is_terminal: out = Console(stderr=stderr, file=file, highlight=False, width=140)
-    return out
+    plain = dict(stderr=stderr, file=file, highlight=False, force_jupyter=False, force_terminal=False if file else None)
+    out = Console(**plain)
+    return out if out.is_terminal else Console(width=140, **plain)
 
 def grid(
     title: str, # Above the table; empty for none

@@ -6,14 +6,14 @@
 __all__ = ['PLATFORMS', 'CourseError', 'closest', 'unknown', 'course_root', 'Lesson', 'Price', 'Course', 'read_settings',
            'course', 'find_lesson', 'platform', 'track', 'mirror', 'places', 'badges', 'install_cell']
 
-# %% ../nbs/workshop/settings.ipynb #882f8917
+# %% ../nbs/workshop/settings.ipynb #e48661cd
 import configparser
 import difflib
 import os
 import re
-import sys
 from dataclasses import dataclass, field
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 
 # %% ../nbs/workshop/settings.ipynb #d8e3f13d
@@ -37,10 +37,10 @@ def unknown(
     "The error for a name that is not known: it lists the known ones, closest first"
     return CourseError(f"unknown {what} {name!r}; known: {', '.join(closest(name, list(known)))}")
 
-# %% ../nbs/workshop/settings.ipynb #c1341159
+# %% ../nbs/workshop/settings.ipynb #7ab8b7aa
 def course_root() -> Path: # The folder that holds settings.ini and nbs/
     "Where the course's own files are: the clone, or the copy inside the installed package"
-    package = Path(__file__).resolve().parent if '__file__' in globals() else Path(sys.modules['topdown'].__file__).resolve().parent
+    package = Path(find_spec('topdown').origin).resolve().parent
     for folder in (package.parent, package/'_course'):
         if (folder/'settings.ini').is_file() and (folder/'nbs').is_dir(): return folder
     raise CourseError(f"the course's files are missing: neither {package.parent} nor {package/'_course'} holds settings.ini and nbs/; "
