@@ -100,4 +100,15 @@ def test_lesson_as_slides(lab, page):
     page.goto(f'{lab}/rise/01_is_it_a_bird.ipynb')
     page.wait_for_selector('.reveal .slides section h1:has-text("Is it a bird?")', state='attached')
     assert page.locator('.reveal .slides > section').count() >= 15
-    page.keyboard.press('ArrowRight')
+    shown = "document.querySelector('.reveal .slides section.present section.present') || document.querySelector('.reveal .slides section.present')"
+    page.wait_for_function(f'() => {shown}')
+    seen = {}
+    for _ in range(120):
+        text, height, last = page.evaluate(f"(() => {{ const s = {shown}; return [s.innerText.slice(0, 60), s.scrollHeight, !!document.querySelector('.navigate-right[disabled]')"
+                                           " && !!document.querySelector('.navigate-down[disabled]')]; })()")
+        seen[text] = height
+        if last and 'Recap' in text: break
+        page.keyboard.press('Space')
+        page.wait_for_timeout(150)
+    assert len(seen) > 40, f'only {len(seen)} slides were reached: {list(seen)[-3:]}'
+    assert max(seen.values()) <= 600, f'a slide is too tall to be seen at once: {max(seen.items(), key=lambda o: o[1])}'

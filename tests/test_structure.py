@@ -128,7 +128,9 @@ def test_lesson_skeleton(path):
     heads = re.findall(r'^## (.+)$', '\n'.join(c['text'] for c in all_cells if c['cell_type'] == 'markdown'), flags=re.M)
     assert heads[-3:] == ['Recap', 'Questions', 'Further research']
     assert len(re.findall(r'^\d+\. ', all_cells[-1]['text'].split('## Further research')[0], flags=re.M)) == 10
-    assert sum('slideshow' in c['metadata'] for c in all_cells) >= 8
+    kinds = [c['metadata'].get('slideshow', {}).get('slide_type') for c in all_cells]
+    assert None not in kinds, f'cell {all_cells[kinds.index(None)]["id"]} does not say whether it is on a slide; if not, slide_type is skip'
+    assert kinds.count('slide') >= 8
 
 
 @pytest.mark.parametrize('path', LESSONS, ids=lambda p: p.stem)
