@@ -32,7 +32,7 @@ def fastai(files, labels, seed):
     learn = vision_learner(block.dataloaders('.', bs=64, num_workers=2), network('squeezenet1_1'), metrics=error_rate)
     with learn.no_bar(), learn.no_logging(): learn.fine_tune(3)
     seconds = time.perf_counter() - start
-    return float(learn.validate()[1]), seconds
+    with learn.no_bar(): return float(learn.validate()[1]), seconds
 
 
 def main():
