@@ -2,11 +2,13 @@
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
 import pytest
+from loopback import Server
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from topdown import fetch
 
 SETTINGS = """[course]
 title = Tiny
@@ -31,6 +33,12 @@ memory_gb = 0.1
 """
 
 
+def lacking(what):
+    "What a test needs and the machine lacks: a visible skip for a learner, a failure in CI"
+    if os.environ.get('CI'): pytest.fail(f'CI lacks {what}')
+    pytest.skip(f'{what} is missing here')
+
+
 @pytest.fixture(autouse=True, scope='session')
 def own_home(tmp_path_factory):
     "Every test writes into a home folder of its own"
@@ -49,6 +57,16 @@ def home(tmp_path, monkeypatch):
     "A new, empty home folder for one test"
     monkeypatch.setenv('TOPDOWN_HOME', str(tmp_path/'home'))
     return tmp_path/'home'
+
+
+@pytest.fixture
+def server(monkeypatch):
+    "A file server on loopback, and short waits between attempts"
+    monkeypatch.setenv('NO_PROXY', '127.0.0.1')
+    monkeypatch.setattr(fetch, '_waits', (.01, .02, .03))
+    s = Server()
+    yield s
+    s.stop()
 
 
 def notebook(*cells):

@@ -10,16 +10,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from conftest import lacking
 from nbformat.v4 import new_code_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.browser
-
-
-def lacking(what):
-    "What a test needs and the machine lacks: a visible skip for a learner, a failure in CI"
-    if os.environ.get('CI'): pytest.fail(f'CI lacks {what}')
-    pytest.skip(f'{what} is missing here')
 
 
 @pytest.fixture(scope='module')

@@ -17,11 +17,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from loopback import Server
 from safetensors.torch import save
 
 import topdown.data as data
-import topdown.fetch as fetch
 from topdown.data import DATASETS, WEIGHTS, get, last_used, weights
 from topdown.settings import CourseError, course_root, places
 from topdown.store import read_json, sha256
@@ -59,15 +57,6 @@ def mirror(tmp_path, home, monkeypatch):
     archive(tmp_path/'mirror'/'birds.tar.gz', birds())
     monkeypatch.setenv('TOPDOWN_DATA', str(tmp_path/'mirror'))
     return listed(tmp_path/'mirror')
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv('NO_PROXY', '127.0.0.1')
-    monkeypatch.setattr(fetch, '_waits', (.01, .02, .03))
-    s = Server()
-    yield s
-    s.stop()
 
 
 def serve(server, monkeypatch, name, file, body, right=None):

@@ -13,7 +13,6 @@ import zipfile
 
 import pooch
 import pytest
-from loopback import Server
 
 import topdown.fetch as fetch
 from topdown.fetch import download, resuming, unpack
@@ -26,15 +25,6 @@ def digest(data): return hashlib.sha256(data).hexdigest()
 
 
 RIGHT = digest(BODY)
-
-
-@pytest.fixture
-def server(monkeypatch):
-    monkeypatch.setenv('NO_PROXY', '127.0.0.1')
-    monkeypatch.setattr(fetch, '_waits', (.01, .02, .03))
-    s = Server()
-    yield s
-    s.stop()
 
 
 def get(url, to, sha256=RIGHT): return download(url, to, sha256, progress=False)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import lacking
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.fresh
@@ -16,12 +17,6 @@ def call(*args, cwd, **env):
     done = subprocess.run(list(map(str, args)), cwd=cwd, env=clean | env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, encoding='utf-8')
     assert done.returncode == 0, f'{args} ended with {done.returncode}:\n{done.stdout[-4000:]}'
     return done.stdout
-
-
-def lacking(what):
-    "What a test needs and the machine lacks: a visible skip for a learner, a failure in CI"
-    if os.environ.get('CI'): pytest.fail(f'CI lacks {what}')
-    pytest.skip(f'{what} is missing here')
 
 
 @pytest.fixture(scope='module')

@@ -73,6 +73,27 @@ def test_a_size_hint_changes_nothing_but_speed(picture, tmp_path):
     assert is_red_then_blue(open_photo(f, 64)) and load_photos([f], 64).shape == (1, 64, 64, 3)
 
 
+@pytest.mark.parametrize('kind', ['plain', 'large', 'grey', 'CMYK', 'turned', 'png', 'an open picture'])
+def test_load_photos_reads_what_pillow_reads(picture, tmp_path, kind):
+    "Small JPEGs go another way than all else; the numbers must not tell which"
+    noisy = Image.fromarray(np.random.default_rng(0).normal(128, 20, (50, 70, 3)).clip(0, 255).astype('uint8')).resize((140, 100))
+    f = tmp_path/('x.png' if kind == 'png' else 'x.jpg')
+    if kind == 'turned':
+        exif = Image.Exif(); exif[0x0112] = 6
+        noisy.save(f, quality=90, exif=exif)
+    else: {'large': noisy.resize((700, 500)), 'grey': noisy.convert('L'), 'CMYK': noisy.convert('CMYK')}.get(kind, noisy).save(f)
+    source = Image.open(f) if kind == 'an open picture' else f
+    got, want = load_photos([source], 64)[0].astype(int), np.asarray(open_photo(f, 64).resize((64, 64), 2)).astype(int)
+    assert got.shape == (64, 64, 3) and abs(got - want).max() <= 2
+
+
+def test_load_photos_names_the_bad_file(picture, tmp_path):
+    good, cut, text = saved(picture, tmp_path/'good.jpg'), tmp_path/'cut.jpg', tmp_path/'text.jpg'
+    cut.write_bytes(good.read_bytes()[:-300]); text.write_text('no photo')
+    for bad, why in ((cut, 'damaged'), (text, 'not an image'), (tmp_path/'none.jpg', 'no such photo')):
+        with pytest.raises(CourseError, match=f'{bad.name}.*{why}|{why}.*{bad.name}'): load_photos([good, bad, good], 32)
+
+
 @pytest.mark.parametrize('name', ['two words.jpg', 'Äußerst schön.jpg', '🐦.jpg'])
 def test_names(picture, tmp_path, name):
     folder = tmp_path/'größer 🦉'
