@@ -14,7 +14,7 @@ test: .venv/dev              ## everything that needs no GPU, without a network 
 	$(BIN)/python -m pytest -m fresh
 
 test-real: .venv/dev         ## the real track's contracts of the lessons that changed since the last release; ALL=1 for all
-	TOPDOWN_DATA=$(abspath $(DATA)) ALL=$(ALL) $(BIN)/python -m pytest -m real
+	TOPDOWN_DATA="$(DATA)" ALL=$(ALL) $(BIN)/python -m pytest -m real
 
 lab: .venv/course            ## JupyterLab on working copies of the lessons
 	$(BIN)/topdown lab
@@ -28,7 +28,7 @@ clean:                       ## remove the environment and what builds leave; yo
 
 .venv/bin/python:
 	@$(PYTHON) -c "import sys; v = sys.version_info; v >= (3, 11) or sys.exit(f'Python 3.11 or newer is needed, this is {v[0]}.{v[1]}; try: make run PYTHON=python3.12')"
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; echo "No environment could be made. On Debian and Ubuntu: sudo apt install python3-venv, then try again."; exit 1; }
 
 .venv/course: pyproject.toml constraints.txt setup.py | .venv/bin/python
 	@echo "Installing the course into .venv; the first time this takes some minutes and up to 6 GB of disk."

@@ -20,6 +20,15 @@ def spread(values, digits=2):
     return f'{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})'
 
 
+def verdict(lesson, metric, track, value):
+    "A figure beside the bound that results/contracts.toml sets for it"
+    from topdown.ledger import check, contracts
+    of = [c for c in contracts(kind='benchmark') if (c['lesson'], c['metric'], c['track']) == (lesson, metric, track)]
+    for c, _, kept in check([dict(lesson=lesson, metric=metric, track=track, value=value)], of):
+        print(f'{metric}, {track} track: {value:.4g}, to be at {"most" if c["better"] == "lower" else "least"} {c["bound"]:g}: {"kept" if kept else "MISSED"}')
+    if not of: print(f'{metric}, {track} track: {value:.4g}, no bound set')
+
+
 def options(text, runs):
     "The options that all benchmarks share"
     p = argparse.ArgumentParser(description=text)

@@ -5,9 +5,10 @@ python benchmarks/lesson01.py [--runs 3] [--data FOLDER]
 Both start from photos on disk and end with the error rate on the validation photos. The peer is SqueezeNet 1.1 at 128 pixels (on the sample
 track both use the course's small body).
 """
+import statistics
 import time
 
-from common import heading, options, spread
+from common import heading, options, spread, verdict
 
 
 def ours(files, labels, train, valid):
@@ -53,6 +54,7 @@ def main():
     for name, found in (('ours', mine), ('fine_tune(3)', theirs)):
         print(f'{name:<13} error rate {spread([e for e, _ in found], 4)}, seconds {spread([s for _, s in found], 1)}')
     print(f'seconds, fine_tune(3) / ours, run by run: {spread([b[1]/a[1] for a, b in zip(mine, theirs)])}')
+    verdict('01', 'training_seconds', birds.track, statistics.median(s for _, s in mine))
 
 
 if __name__ == '__main__': main()

@@ -1,5 +1,6 @@
 """What all tests share: a home folder of their own, and a small course to run commands on"""
 import os
+import signal
 import subprocess
 import sys
 
@@ -37,6 +38,12 @@ def lacking(what):
     "What a test needs and the machine lacks: a visible skip for a learner, a failure in CI"
     if os.environ.get('CI'): pytest.fail(f'CI lacks {what}')
     pytest.skip(f'{what} is missing here')
+
+
+@pytest.fixture(autouse=True, scope='session')
+def ctrl_c_is_heard():
+    "A job that a shell started in the background ignores SIGINT, and so would every program that a test starts"
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope='session')

@@ -50,7 +50,8 @@ def lab(tmp_path_factory):
 @pytest.fixture(scope='module')
 def browser():
     "Headless Chromium"
-    sync_api = pytest.importorskip('playwright.sync_api', reason='playwright comes with the extra dev')
+    try: from playwright import sync_api
+    except ImportError: lacking('playwright, which comes with the extra dev')
     chromium = shutil.which('chromium') or shutil.which('chromium-browser') or shutil.which('google-chrome')
     if not chromium: lacking('chromium')
     with sync_api.sync_playwright() as p:

@@ -234,7 +234,7 @@ def test_sync_writes_second_and_third_cell(tiny):
     cells = nbformat.read(tiny.root/'nbs'/'01_smaller.ipynb', 4).cells
     assert cells[0].source == '# Smaller' and 'github/someone/tiny/blob/main/nbs/01_smaller.ipynb' in cells[1].source
     assert 'git+https://github.com/someone/tiny@main' in cells[2].source and cells[3].source == '1 + 1'
-    assert tiny.call('sync', '--check') == (0, 'every lesson agrees with settings.ini\n', '')
+    assert tiny.call('sync', '--check') == (0, 'everything agrees with settings.ini\n', '')
     settings = tiny.root/'settings.ini'
     settings.write_text(settings.read_text().replace('someone/tiny', 'else/big'))
     assert tiny.call('sync')[0] == 0
@@ -270,6 +270,13 @@ def test_doctor_names_a_problem_its_remedy_and_exits_1(tiny):
     assert code == 1 and 'PROBLEM' in out and "TOPDOWN_DATA names '/no/such'" in out and 'correct or unset' in out
 
 
+def test_lab_lets_a_cell_call_the_command(monkeypatch, home):
+    from topdown import cli
+    called = []
+    monkeypatch.setattr(cli, '_become', lambda call, env: called.append(env))
+    monkeypatch.setenv('PATH', '/somewhere')
+    cli._lab('1')
+    assert called[0]['PATH'].split(os.pathsep) == [str(Path(sys.executable).parent), '/somewhere']
 
 
 def test_lab_serves_the_copies(tiny):

@@ -23,10 +23,11 @@ def git(*args):
 
 
 def changed_since_release(lesson):
-    "Whether the lesson, or a library module it stands on, changed since the last release tag (or there is none yet)"
+    "Whether the lesson, or a lesson or module that it may stand on, changed since the last release tag (or there is none yet)"
     tag = git('describe', '--tags', '--abbrev=0', '--match', 'v*')
     if not tag: return True
-    names = git('diff', '--name-only', tag, '--', f'nbs/{lesson.name}.ipynb', 'nbs/workshop', 'settings.ini', 'constraints.txt', 'results/contracts.toml')
+    below = [f'nbs/{o.name}.ipynb' for o in course().lessons if o.number <= lesson.number]
+    names = git('diff', '--name-only', tag, '--', *below, 'nbs/workshop', 'settings.ini', 'constraints.txt', 'results/contracts.toml')
     return names is None or bool(names)
 
 

@@ -14,6 +14,7 @@ import tarfile
 import time
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -167,7 +168,7 @@ def test_new_drawing_code_makes_a_new_sample(home, monkeypatch):
 # Names and tracks
 
 @pytest.mark.parametrize('name, words', [('brids', "unknown data set 'brids'; known: birds"), ('', "unknown data set ''"),
-                                         ('movies', 'give a folder of your own photos')])
+                                         ('movies', 'give a folder of your own photos'), (None, 'unknown data set None')])
 def test_unknown_sets(home, name, words):
     with pytest.raises(CourseError, match=words): get(name)
 
@@ -225,7 +226,8 @@ def test_forms_of_the_list(mirror, form):
 def test_hostile_and_strange_archives_with_the_right_hash(mirror, tmp_path, files, top, words):
     archive(mirror/'birds.tar.gz', files, top)
     listed(mirror)
-    with pytest.raises(CourseError, match=words): get('birds')
+    with pytest.raises(CourseError, match=words) as e: get('birds')
+    assert '.tmp' not in str(e.value) and ('leads out' not in words or str(mirror/'birds.tar.gz') in str(e.value))
     assert temps() == [] and not list(tmp_path.rglob('evil*')) and not list(cache('real').glob('birds-*'))
 
 
@@ -393,9 +395,15 @@ def test_own_folder_by_relative_path_and_named_like_a_set(home, tmp_path, monkey
 
 @pytest.mark.parametrize('classes, words', [
     (dict(cat=5), "one class only, 'cat'; it takes at least two"), (dict(cat=5, dog=2), "'dog' has 2"),
-    (dict(cat=1, dog=5, emu=0), "'cat' has 1, 'emu' has 0"), (dict(cat=0, dog=0), 'holds no photos')])
+    (dict(cat=1, dog=5, emu=2), "'cat' has 1, 'emu' has 2"), (dict(cat=5, notes=0), "one class only, 'cat'"), (dict(cat=0, dog=0), 'holds no photos')])
 def test_own_folders_with_too_little_in_them(home, tmp_path, classes, words):
     with pytest.raises(CourseError, match=words): get(photos(tmp_path/'mine', **classes))
+
+
+def test_own_folders_with_something_else_in_them(home, tmp_path, capsys):
+    mine = get(photos(tmp_path/'mine', cat=3, dog=3, __MACOSX=3, notes=0))
+    assert mine.n == 6 and {mine.label(f) for f in mine.files} == {'cat', 'dog'}
+    assert 'no photos in notes' in capsys.readouterr().out
 
 
 def test_own_folders_of_the_wrong_shape(home, tmp_path):
@@ -447,14 +455,36 @@ def test_weights_without_a_network(home, monkeypatch):
     assert w.source == 'network' and w.path.suffix == '.safetensors' and read_json(w.path.with_suffix('.json'))['origin'] == 'timm'
 
 
-def test_weights_from_the_network_are_torchvisions(home, monkeypatch):
+def test_weights_from_the_network_are_torchvisions(home, server, monkeypatch):
     import torchvision
-    def play(self, **kw):
-        assert kw['check_hash'] and kw['weights_only'] # the hash is checked, and no pickle runs
-        return torchvision.models.get_model('squeezenet1_1', weights=None).state_dict()
-    monkeypatch.setattr(torchvision.models.SqueezeNet1_1_Weights, 'get_state_dict', play)
+    buffer = io.BytesIO()
+    torch.save(torchvision.models.get_model('squeezenet1_1', weights=None).state_dict(), buffer)
+    name = f'squeezenet1_1-{hashlib.sha256(buffer.getvalue()).hexdigest()[:8]}.pth'
+    server.breaks = [1_000_000]
+    published = SimpleNamespace(DEFAULT=SimpleNamespace(url=server.url(name, buffer.getvalue())))
+    monkeypatch.setattr(torchvision.models, 'get_model_weights', lambda of: published)
     w = weights('squeezenet1_1', track='real')
     torchvision.models.squeezenet1_1(weights=None).load_state_dict(w.load())
+    assert server.ranges_asked == [None, 'bytes=1000000-']
+
+
+class Spy:
+    "Pickles to a call that leaves a trace"
+    def __init__(self, trace): self.trace = trace
+    def __reduce__(self): return Path.touch, (self.trace,)
+
+
+@pytest.mark.parametrize('wrong', ['another file', 'a program'])
+def test_weights_from_the_network_that_are_altered(home, server, monkeypatch, tmp_path, wrong):
+    import torchvision
+    buffer = io.BytesIO()
+    torch.save({'a': Spy(tmp_path/'ran')}, buffer)
+    digits = '0'*8 if wrong == 'another file' else hashlib.sha256(buffer.getvalue()).hexdigest()[:8]
+    name = f'squeezenet1_1-{digits}.pth'
+    published = SimpleNamespace(DEFAULT=SimpleNamespace(url=server.url(name, buffer.getvalue())))
+    monkeypatch.setattr(torchvision.models, 'get_model_weights', lambda of: published)
+    with pytest.raises(CourseError, match='SHA-256 expected 00000000' if wrong == 'another file' else 'UnpicklingError'): weights('squeezenet1_1', track='real')
+    assert not (tmp_path/'ran').exists()
 
 
 def test_unknown_weights_and_an_implicit_network(mirror):

@@ -229,6 +229,13 @@ def test_two_programs_want_one_file(server, tmp_path):
     assert len(server.asked) == 1 and (tmp_path/'a').read_bytes() == BODY # the second one waited, and found it
 
 
+def test_a_hash_of_which_only_the_beginning_is_known(server, tmp_path):
+    assert get(server.url('a', BODY), tmp_path/'a', RIGHT[:8].upper()).read_bytes() == BODY
+    with pytest.raises(CourseError, match='SHA-256 expected 00000000, found'): get(server.url('b', BODY), tmp_path/'b', '0'*8)
+    for wrong in (RIGHT[:7], '', 'none at all'):
+        with pytest.raises(CourseError, match='is no SHA-256'): get(server.url('c', BODY), tmp_path/'c', wrong)
+
+
 def test_with_pooch(server, tmp_path):
     keeper = pooch.create(tmp_path, base_url='', registry={'a.bin': RIGHT}, urls={'a.bin': server.url('a', b'x' * len(BODY))})
     pooch.get_logger().setLevel('WARNING')
@@ -283,7 +290,7 @@ def out(tmp_path):
 
 
 NAMES = {'../x': 'leads out', 'a/../../x': 'leads out', 'a/..': 'leads out', '/x': 'absolute', '//x': 'absolute',
-         'C:\\x': 'absolute', 'c:x': 'absolute', '..\\x': 'leads out', '\\\\server\\x': 'absolute', 'a\\..\\..\\x': 'leads out'}
+         'a:b.jpg': 'absolute|Windows cannot hold', 'birds/a:b.jpg': 'Windows cannot hold', 'birds/CON.jpg': 'Windows cannot hold', 'end.': 'Windows cannot hold', 'C:\\x': 'absolute', 'c:x': 'absolute', '..\\x': 'leads out', '\\\\server\\x': 'absolute', 'a\\..\\..\\x': 'leads out'}
 
 
 @pytest.mark.parametrize('name, words', NAMES.items())

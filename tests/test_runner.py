@@ -48,7 +48,7 @@ def test_a_run_gets_its_own_folder_track_and_interpreter(tmp_path):
     assert texts(done.notebook) == [repr(sys.executable), repr(str(tmp_path/'öut put')), "('real', 'the run', 'x')"]
     assert source.read_bytes() == before
     assert sorted(o.name for o in done.folder.iterdir()) == [source.name]
-    assert nbformat.read(done.notebook, 4).metadata['topdown'] == dict(run_id='the run', track='real', state='finished')
+    assert nbformat.read(done.notebook, 4).metadata['topdown'].items() >= dict(run_id='the run', track='real', state='finished').items()
     assert 20 < done.peak_mb < 2000 and 0 < done.seconds < 100
 
 
@@ -244,6 +244,41 @@ def test_killing_the_runner_ends_its_kernel_too(tiny, tmp_path):
     kernel, helper = map(int, pids)
     assert gone(kernel)
     if psutil.pid_exists(helper): psutil.Process(helper).kill()
+
+
+def test_two_runs_into_one_folder(tiny, tmp_path):
+    tiny.lesson('01_smaller', 'import time; time.sleep(30)')
+    first = tiny.start('run', '1', '--out', tmp_path/'out')
+    while not (tmp_path/'out'/'01_smaller.ipynb').exists() and first.poll() is None: time.sleep(.01)
+    code, _, err = tiny.call('run', '1', '--out', tmp_path/'out')
+    assert code == 2 and 'is being written by another run; choose another folder' in err
+    first.kill()
+    first.communicate(timeout=30)
+    tiny.lesson('01_smaller', '1 + 1')
+    assert tiny.call('run', '1', '--out', tmp_path/'out')[0] == 0 # nobody writes there any more
+
+
+def test_notes_in_a_run_are_not_written_over(tiny, tmp_path):
+    assert tiny.call('run', '1', '--out', tmp_path/'out')[0] == tiny.call('run', '1', '--out', tmp_path/'out')[0] == 0
+    nb = nbformat.read(tmp_path/'out'/'01_smaller.ipynb', 4)
+    nb.cells[0].source += '\nmy notes'
+    nbformat.write(nb, tmp_path/'out'/'01_smaller.ipynb')
+    code, _, err = tiny.call('run', '1', '--out', tmp_path/'out')
+    assert code == 2 and 'was changed since a run made it' in err and 'my notes' in (tmp_path/'out'/'01_smaller.ipynb').read_text()
+
+
+@pytest.mark.parametrize('variable, kept', [('TOPDOWN_HOME', 'relative/ledger.jsonl'), ('TOPDOWN_DATA', None)])
+def test_relative_paths_in_the_environment(tiny, tmp_path, variable, kept):
+    tiny.lesson('01_smaller', 'from topdown.settings import mirror', 'mirror()', "from topdown.ledger import record\nrecord('01', 'm', 1.)")
+    (tmp_path/'relative').mkdir()
+    code, out, err = tiny.call('run', '1', cwd=tmp_path, env=os.environ | {variable: 'relative'})
+    assert code == 0 and ' m ' in out, err
+    assert not kept or (tmp_path/kept).is_file()
+
+
+def test_json_to_a_folder_is_refused_before_anything_runs(tiny, tmp_path):
+    code, _, err = tiny.call('run', '1', '--json', tmp_path, '--out', tmp_path/'out')
+    assert code == 2 and 'that is a folder' in err and not (tmp_path/'out').exists()
 
 
 def test_two_runs_at_once(tiny):

@@ -240,6 +240,18 @@ def test_set_aside_to_another_disk(tmp_path, monkeypatch):
     assert json.loads((tmp_path/'aside'/'moved.jsonl').read_text()) == moved[0]
 
 
+def test_set_aside_from_a_read_only_folder(tmp_path, monkeypatch):
+    (tmp_path/'a.txt').write_text('a')
+    def forbidden(src, dst): raise PermissionError(errno.EACCES, 'Permission denied', str(src), None, str(dst))
+    monkeypatch.setattr(store.os, 'replace', forbidden)
+    with pytest.raises(CourseError, match='a.txt.* cannot be .*(read-only|Permission denied)'): set_aside([tmp_path/'a.txt'], tmp_path/'away', 'bad')
+    monkeypatch.undo()
+    assert (tmp_path/'a.txt').read_text() == 'a' and not (tmp_path/'away'/'a.txt').exists() and put_back(tmp_path/'away') == []
+    monkeypatch.setattr(store.os, 'access', lambda *args: False)
+    with pytest.raises(CourseError, match='nothing was moved: the folder .* is read-only'): set_aside([tmp_path/'a.txt'], tmp_path/'b', 'bad')
+    assert not (tmp_path/'b').exists()
+
+
 def test_set_aside_wants_a_reason_for_each(tmp_path):
     (tmp_path/'a.jpg').touch()
     with pytest.raises(CourseError, match='1 files to set aside, and 2 reasons'): set_aside([tmp_path/'a.jpg'], tmp_path/'aside', ['x', 'y'])

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tree
+from conftest import lacking
 
 ROOT = tree.ROOT
 NOTEBOOKS = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
@@ -15,9 +16,9 @@ LESSONS = [p for p in NOTEBOOKS if re.match(r'\d\d', p.name)]
 TREES = tree.modules()
 
 # Lower ranks know nothing of higher ones; two modules of one rank know nothing of each other.
-RANKS = [{'settings', 'cells', 'hardware'}, {'store'}, {'fetch', 'pen'}, {'creatures'}, {'things'}, {'draw'}, {'sample'}, {'data'}, {'ledger'},
+RANKS = [{'settings', 'cells', 'hardware'}, {'store', 'photos'}, {'fetch', 'pen'}, {'creatures'}, {'things'}, {'draw'}, {'sample'}, {'data'}, {'ledger'},
          {'core'}, {'body', 'copies', 'report', 'upkeep'}, {'vision', 'runner', 'doctor'}, {'cli'}]
-GROUND = ['settings', 'store', 'fetch', 'pen', 'creatures', 'things', 'draw', 'sample', 'data', 'ledger', 'cli']
+GROUND = ['settings', 'store', 'photos', 'fetch', 'pen', 'creatures', 'things', 'draw', 'sample', 'data', 'ledger', 'cli']
 
 
 def rank(name): return next(i for i, names in enumerate(RANKS) if name in names)
@@ -185,7 +186,7 @@ def test_quarto_pages_exist():
 def test_repository_speaks_of_itself_alone():
     listed = subprocess.run(['git', 'ls-files', '-z'], cwd=ROOT, capture_output=True, text=True)
     files = [ROOT/f for f in listed.stdout.split('\0') if f] if listed.returncode == 0 else []
-    if not files: pytest.skip('not a git clone')
+    if not files: lacking('the git clone')
     index = re.compile('|'.join(['pypi' + r'\.org', 'pythonhosted' + r'\.org', 'npmjs' + r'\.org', 'registry' + r'\.']))
     for f in files:
         if f.suffix in ('.safetensors', '.ico', '.png') or not f.is_file(): continue
@@ -196,7 +197,7 @@ def test_repository_speaks_of_itself_alone():
 
 def test_export_and_clean_leave_the_tree_as_it_is(tmp_path):
     import shutil
-    if not (ROOT/'.git').exists(): pytest.skip('not a git clone')
+    if not (ROOT/'.git').exists(): lacking('the git clone')
     copy = tmp_path/'copy'
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns('.git', '.venv', '*.egg-info', '__pycache__', '.pytest_cache'), symlinks=True)
     def state(folder): return {p.relative_to(folder).as_posix(): p.read_bytes() for d in ('nbs', 'topdown') for p in (folder/d).rglob('*')

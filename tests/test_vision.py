@@ -1,7 +1,9 @@
 """What lesson 1 does with odd, broken and hostile photos, and when the web fails"""
 import errno
 import io
+import os
 import struct
+import time
 import zlib
 from pathlib import Path
 
@@ -87,6 +89,26 @@ def test_load_photos_reads_what_pillow_reads(picture, tmp_path, kind):
     assert got.shape == (64, 64, 3) and abs(got - want).max() <= 2
 
 
+def test_load_photos_turns_a_photo_whose_orientation_stands_far_behind(picture, tmp_path):
+    exif = Image.Exif(); exif[0x0112] = 3
+    plain = saved(picture.transpose(Image.Transpose.ROTATE_180), tmp_path/'turned.jpg', exif=exif, quality=95)
+    data = plain.read_bytes()
+    plain.write_bytes(data[:2] + b'\xff\xfe' + struct.pack('>H', 6002) + b' '*6000 + data[2:]) # a long comment comes first
+    assert is_red_then_blue(Image.fromarray(load_photos([plain], 40)[0]).resize((60, 40)))
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='a way of POSIX systems')
+def test_load_photos_in_a_forked_process(picture, tmp_path):
+    f = saved(picture, tmp_path/'x.jpg')
+    load_photos([f], 32)
+    if not (child := os.fork()): load_photos([f], 32); os._exit(0)
+    for _ in range(200):
+        if os.waitpid(child, os.WNOHANG)[0]: return
+        time.sleep(.05)
+    os.kill(child, 9); os.waitpid(child, 0)
+    pytest.fail('the threads of the parent do not exist in the child, and it waits for them')
+
+
 def test_load_photos_names_the_bad_file(picture, tmp_path):
     good, cut, text = saved(picture, tmp_path/'good.jpg'), tmp_path/'cut.jpg', tmp_path/'text.jpg'
     cut.write_bytes(good.read_bytes()[:-300]); text.write_text('no photo')
@@ -104,7 +126,7 @@ def test_names(picture, tmp_path, name):
 
 def test_sources(picture, tmp_path):
     f = saved(picture, tmp_path/'x.png')
-    for source in (f, str(f), f.read_bytes(), io.BytesIO(f.read_bytes()), picture, np.asarray(picture)): assert is_red_then_blue(open_photo(source))
+    for source in (f, str(f), f.read_bytes(), io.BytesIO(f.read_bytes()), picture, np.asarray(picture), np.asarray(picture)/255): assert is_red_then_blue(open_photo(source))
 
 
 def bomb(path, side=40_000):
@@ -126,8 +148,8 @@ def test_bad_files_are_named_with_their_cause(picture, tmp_path):
     text.write_text('this is no photo')
     empty = tmp_path/'empty.jpg'
     empty.touch()
-    for path, why in [(text, 'not an image'), (empty, 'not an image'), (truncated(picture, tmp_path/'cut.jpg'), 'damaged'), (bomb(tmp_path/'bomb.png'), 'limit'),
-                      (bomb(tmp_path/'large.png', 12_000), 'limit'), (tmp_path/'none.jpg', 'no such photo')]:
+    for path, why in [(text, 'not an image.*quarantine'), (empty, 'not an image'), (truncated(picture, tmp_path/'cut.jpg'), 'damaged'), (bomb(tmp_path/'bomb.png'), '1,600,000,000 pixels, over the limit'),
+                      (bomb(tmp_path/'large.png', 12_000), '12,000 × 12,000 pixels, over the limit'), (tmp_path, 'is a folder'), (tmp_path/'none.jpg', 'no such photo')]:
         with pytest.raises(CourseError, match=why) as e: open_photo(path)
         assert str(path) in str(e.value)
 
@@ -151,6 +173,23 @@ def test_check_and_quarantine_lose_nothing(picture, tmp_path, home):
     assert {f.relative_to(folder): f.read_bytes() for f in folder.rglob('*') if f.is_file()} == before
 
 
+def test_two_checks_in_one_second_have_folders_of_their_own(picture, tmp_path, home):
+    moved = []
+    for name in ('a', 'b'):
+        (tmp_path/name/'set').mkdir(parents=True)
+        truncated(picture, tmp_path/name/'set'/'cut.jpg')
+        moved.append(check_photos(tmp_path/name/'set').quarantine())
+    from topdown.store import put_back
+    assert put_back(moved[0]) == [tmp_path/'a'/'set'/'cut.jpg'] and not (tmp_path/'b'/'set'/'cut.jpg').exists()
+
+
+def test_a_photo_that_may_not_be_read_is_not_called_broken(picture, tmp_path, monkeypatch):
+    f = saved(picture, tmp_path/'x.png')
+    def forbidden(*args, **kw): raise PermissionError(errno.EACCES, 'Permission denied', str(f))
+    monkeypatch.setattr(Image, 'open', forbidden)
+    with pytest.raises(CourseError, match='may not be read'): check_photos(tmp_path)
+
+
 @pytest.mark.parametrize('make, why', [(lambda d: d/'none', 'no such folder'), (lambda d: d, 'holds no photos')])
 def test_check_of_no_folder_or_an_empty_one(tmp_path, make, why):
     with pytest.raises(CourseError, match=why): check_photos(make(tmp_path))
@@ -159,6 +198,12 @@ def test_check_of_no_folder_or_an_empty_one(tmp_path, make, why):
 def test_no_search_on_the_sample_track(capsys):
     def engine(query, n): raise AssertionError('the sample track touched the network')
     assert search_photos('owl', engine=engine) == [] and 'no network' in capsys.readouterr().out
+
+
+def test_no_search_because_of_a_folder_of_data(monkeypatch, tmp_path, capsys):
+    monkeypatch.setenv('TOPDOWN_DATA', str(tmp_path))
+    def engine(query, n): raise AssertionError('nobody asked for the network')
+    assert search_photos('owl', engine=engine) == [] and 'TOPDOWN_TRACK=real' in capsys.readouterr().out
 
 
 def test_a_search_without_a_network_says_so(monkeypatch, capsys):

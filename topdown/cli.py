@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['commands', 'main']
 
-# %% ../nbs/workshop/cli.ipynb #a89604c4
+# %% ../nbs/workshop/cli.ipynb #0fe086fa
 import json
 import os
 import subprocess
@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from .settings import CourseError, course, find_lesson, places
+from .settings import CourseError, absolute, course, find_lesson, places
 
 # %% ../nbs/workshop/cli.ipynb #f1bdc798
 commands = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode='markdown')
@@ -141,7 +141,7 @@ def _copy(
     """
     _copies(lesson, to, fresh)
 
-# %% ../nbs/workshop/cli.ipynb #3b68b7ec
+# %% ../nbs/workshop/cli.ipynb #a6542908
 @commands.command('lab')
 def _lab(
     lesson: Annotated[str, typer.Argument(metavar='[LESSON]', help="A lesson, a notebook's path, or all.", show_default=False)] = 'all',
@@ -158,7 +158,8 @@ def _lab(
     call = [sys.executable, '-m', 'jupyterlab', f'--ServerApp.root_dir={at if at.is_dir() else at.parent}']
     call += ([str(at)] if at.is_file() else []) + (['--no-browser'] if no_browser else []) + ([f'--port={port}'] if port else [])
     if hasattr(os, 'geteuid') and os.geteuid() == 0: call.append('--allow-root') # containers; JupyterLab would refuse
-    _become(call, {**os.environ, 'JUPYTER_PREFER_ENV_PATH': '1'})
+    first = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get('PATH', os.defpath)]) # a cell can say `!topdown`
+    _become(call, {**absolute(), 'JUPYTER_PREFER_ENV_PATH': '1', 'PATH': first})
 
 def _become(call, env):
     "Let another program take over; where that is not possible, wait for it while it deals with Ctrl-C itself"
@@ -212,7 +213,7 @@ def _finish(result, save):
         changed = save_outputs(result)
         _say(f'{result.name}: its stored outputs {"are new now" if changed else "were the same already"}')
 
-# %% ../nbs/workshop/cli.ipynb #5e1623b7
+# %% ../nbs/workshop/cli.ipynb #4b8b3842
 @commands.command('clean')
 def _clean(
     everything: Annotated[bool, _option('Also move your lessons, photos, quarantine and ledger to a dated folder.', '--all')] = False,
@@ -228,21 +229,21 @@ def _clean(
     for verb, o in plan: _say(f'{verb}: {there[o].path} ({_much(there[o])})')
     if not plan: _say('nothing to do'); return
     if not yes and not typer.confirm('Go on?'): _say('nothing was changed'); raise typer.Exit(1)
-    for path in empty(): _say(f'left, because a run is using it: {path}')
+    for path, why in empty().items(): _say(f'left, because {why}: {path}')
     moved = put_away() if everything else None
     _say(f'what you made lies in {moved} now' if moved else 'done')
 
-# %% ../nbs/workshop/cli.ipynb #510ecccb
+# %% ../nbs/workshop/cli.ipynb #2ef8e0bd
 @commands.command('sync')
 def _sync(check: Annotated[bool, _option('Change nothing; exit code 1 if a lesson is out of step.', '--check')] = False):
-    """For authors: write badges and install cells from settings.ini into every lesson.
+    """For authors: write badges, install cells and the site's address from settings.ini.
 
     To be run after settings.ini was edited.
     """
     from topdown.upkeep import sync
     changed = sync(check)
     for path in changed: _say(f'{"out of step" if check else "brought in step"}: {path}')
-    if not changed: _say('every lesson agrees with settings.ini')
+    if not changed: _say('everything agrees with settings.ini')
     raise typer.Exit(1 if check and changed else 0)
 
 # %% ../nbs/workshop/cli.ipynb #60450817

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['REMAKABLE', 'MADE_BY_YOU', 'copy_lesson', 'lessons_named', 'Place', 'inventory', 'empty', 'put_away']
 
-# %% ../nbs/workshop/copies.ipynb #f8f3ccdd
+# %% ../nbs/workshop/copies.ipynb #808525a9
 import os
 import re
 import shutil
@@ -13,8 +13,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from .cells import made_by_a_run
+from .hardware import alive
 from .settings import CourseError, Lesson, course, find_lesson, places
-from .store import atomic, read_json, sha256, write_json
+from .store import atomic, new_folder, read_json, sha256, write_json
 
 # %% ../nbs/workshop/copies.ipynb #2f7cbd54
 _memory = '.copies.json'
@@ -40,36 +42,33 @@ def _folder(path):
     except OSError as e: raise CourseError(f'cannot make the folder {path}: {e.strerror}; --to or TOPDOWN_HOME can name another') from None
     return path
 
-# %% ../nbs/workshop/copies.ipynb #82ad6a23
+# %% ../nbs/workshop/copies.ipynb #644d7bcc
 def _copy(source, folder, fresh):
     "The same for any notebook"
     if not source.is_file(): raise CourseError(f'{source} is missing; reinstall the package or clone the repository again')
     if source.parent.resolve() == folder.resolve(): raise CourseError(f"{folder} is the course's own folder; choose another place")
-    target, known = folder/source.name, read_json(folder/_memory) if (folder/_memory).is_file() else {}
+    target = folder/source.name
+    known = read_json(folder/_memory) if (folder/_memory).is_file() else {}
     was, now = sha256(target) if target.is_file() else None, sha256(source)
     changed = was not in (None, now, known.get(source.name))
     if changed and not fresh: return target, 'kept'
-    if was == now: what = 'same'
-    elif changed: what = 'fresh'; os.replace(target, _aside(target))
-    else: what = 'new' if was is None else 'renewed'
-    if what != 'same':
-        with atomic(target) as f: f.write(source.read_bytes())
-    for picture in _pictures(source): _beside(picture, source, folder)
+    what = 'same' if was == now else 'fresh' if changed else 'new' if was is None else 'renewed'
+    if what == 'fresh': os.replace(target, _aside(target))
+    for name in ([source.name] if what != 'same' else []) + _pictures(source): _bring(name, source, folder)
     write_json(folder/_memory, {**known, source.name: now})
     return target, what
 
-# %% ../nbs/workshop/copies.ipynb #458416a0
+def _bring(name, source, folder):
+    "Copy the notebook, or a file that lies beside it"
+    with atomic(folder/name) as f: f.write((source.parent/name).read_bytes())
+
+# %% ../nbs/workshop/copies.ipynb #400ae759
 def _pictures(source):
     "Relative addresses of the pictures that a notebook's text shows and that lie beside it"
     links = re.findall(r'!\[[^\]]*\]\(([^)\s]+)|<img[^>]+src=\\?["\']([^"\'\\]+)', source.read_text(encoding='utf-8'))
     names = {a or b for a, b in links}
     inside = (o for o in names if '..' not in o and ':' not in o and not o.startswith('/'))
     return sorted(o for o in inside if (source.parent/o).is_file())
-
-def _beside(name, source, folder):
-    "Copy one of them"
-    (folder/name).parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(source.parent/name, folder/name)
 
 # %% ../nbs/workshop/copies.ipynb #0651f3b4
 def lessons_named(
@@ -106,36 +105,42 @@ def inventory(
     "Every place that the course writes to, and how much lies there"
     return [Place(name, path, _contents.get(name, ''), path.exists(), *_count(path)) for name, path in places(env).items()]
 
-# %% ../nbs/workshop/copies.ipynb #d17ff702
+# %% ../nbs/workshop/copies.ipynb #81b6cd24
 REMAKABLE, MADE_BY_YOU = ('cache', 'runs'), ('lessons', 'photos', 'quarantine', 'ledger')
 
 def _busy(folder):
     "A run's folder whose process is still at work"
-    import psutil
     pid = re.search(r'Z-(\d+)(-\d+)?$', folder.name)
-    try: return bool(pid) and psutil.Process(int(pid[1])).create_time() <= folder.stat().st_mtime
-    except (psutil.Error, OSError): return False
+    return bool(pid) and alive(int(pid[1]), folder.stat().st_mtime)
+
+def _changed(folder):
+    "A run's folder with a notebook that says something else than the run wrote"
+    return any(not made_by_a_run(read_json(o)) for o in folder.glob('*.ipynb'))
 
 def empty(
     names: tuple = REMAKABLE, # Of places that can be made again
     env: dict | None = None, # Environment variables; the process's own by default
-) -> list[Path]: # What was left because a run is using it
+) -> dict[Path, str]: # What was left → why
     "Delete what can be made again"
     wrong = [o for o in names if o not in REMAKABLE]
     if wrong: raise CourseError(f"{wrong[0]} holds what a person made; `empty` only deletes {' and '.join(REMAKABLE)}")
-    left = []
-    for folder in (places(env)[o] for o in names):
-        for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-            if _busy(path): left.append(path)
-            else: _delete(path)
+    there = places(env)
+    runs = sorted(there['runs'].iterdir()) if there['runs'].is_dir() else []
+    left = {o: 'a run is using it' for o in runs if _busy(o)}
+    if left and 'cache' in names: left[there['cache']] = 'a run is using it'
+    left |= {o: 'you changed a notebook in it' for o in runs if o not in left and _changed(o)}
+    for folder in (there[o] for o in names):
+        for path in sorted(folder.iterdir()) if folder.is_dir() and folder not in left else []:
+            if path not in left: _delete(path)
     return left
 
+# %% ../nbs/workshop/copies.ipynb #a19cdbba
 def _delete(path):
     "Delete a file, a link (never what it points to) or a folder"
     try: shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     except OSError as e: raise CourseError(f'cannot delete {e.filename or path}: {e.strerror}; close what uses it and try again') from None
 
-# %% ../nbs/workshop/copies.ipynb #506b022e
+# %% ../nbs/workshop/copies.ipynb #a19f2d00
 def put_away(
     names: tuple = MADE_BY_YOU, # Of places
     env: dict | None = None, # Environment variables; the process's own by default
@@ -145,9 +150,8 @@ def put_away(
     paths = [there[o] for o in names if there[o].exists() and _count(there[o])[0]]
     if not paths: return None
     home = there['home']
-    target = _aside(home.with_name(f'{home.name}-set-aside'))
+    target = new_folder(home.with_name(f'{home.name}-set-aside-{time.strftime("%Y-%m-%d")}'))
     try:
-        target.mkdir(parents=True)
         for path in paths: shutil.move(path, target/path.name)
     except OSError as e: raise CourseError(f'cannot move {e.filename or home} to {target}: {e.strerror}; nothing was deleted') from None
     return target

@@ -11,11 +11,12 @@ import random
 import re
 import warnings
 
-# %% ../nbs/00_start_here.ipynb #8d949b4d
+# %% ../nbs/00_start_here.ipynb #211e4424
 import numpy as np
 
 from .data import get, weights
 from .ledger import record
+from .photos import open_photo
 from .settings import CourseError, places, platform, track
 
 # %% ../nbs/00_start_here.ipynb #74b3dbc5
@@ -110,17 +111,7 @@ def picture(
     im = Image.open(raw).convert('RGB')
     return Picture(*_encode(im), alt, round(im.width*0.85))
 
-# %% ../nbs/00_start_here.ipynb #f9cf556d
-def _as_image(im):
-    "An RGB image from a path, a PIL image or an array (height × width [× 3], 0–255 or 0–1)"
-    from PIL import Image, ImageOps
-    if isinstance(im, Image.Image): return im.convert('RGB')
-    if hasattr(im, 'shape'):
-        a = np.asarray(im)
-        if a.dtype.kind == 'f': a = (a.clip(0, 1)*255).round()
-        return Image.fromarray(a.astype('uint8')).convert('RGB')
-    with Image.open(im) as opened: return ImageOps.exif_transpose(opened).convert('RGB')
-
+# %% ../nbs/00_start_here.ipynb #deb1d99a
 def show_images(
     images, # Files, PIL images or arrays
     titles=None, # One text for each image
@@ -138,6 +129,6 @@ def show_images(
     rows, tall = -(-len(images)//cols), 1.22 if any(titles) else 1.02
     fig, axes = plt.subplots(rows, cols, figsize=(cols*size, rows*size*tall), squeeze=False)
     for ax in axes.flat: ax.axis('off')
-    for ax, im, title in zip(axes.flat, images, titles): ax.imshow(_as_image(im)); ax.set_title(title, fontsize=8)
+    for ax, im, title in zip(axes.flat, images, titles): ax.imshow(open_photo(im)); ax.set_title(title, fontsize=8)
     fig.tight_layout(pad=0.4)
     return picture(alt or f"{len(images)} images: {', '.join(t for t in titles if t) or 'without titles'}", fig, dpi=100)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['PHOTO_ENDINGS', 'DATASETS', 'SAMPLE_LICENCE', 'WEIGHTS', 'Entry', 'Dataset', 'get', 'last_used', 'Weights', 'weights']
 
-# %% ../nbs/workshop/data.ipynb #b3d0640d
+# %% ../nbs/workshop/data.ipynb #bcde7210
 import csv
 import gzip
 import hashlib
@@ -20,9 +20,10 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from .fetch import resuming, unpack
-from .settings import CourseError, course_root, mirror, places, track as resolve_track, unknown
-from .store import atomic_folder, disk_errors, load_tensors, locked, read_json, save_tensors, sha256, tree_sha256, write_json
+from .fetch import download, resuming, unpack
+from .settings import CourseError, course_root, may_use_network, mirror, places, track as resolve_track, unknown
+from .store import (atomic_folder, disk_errors, load_tensors, locked, read_json, save_tensors, sha256, tree_sha256, write_gz,
+                           write_json)
 
 # %% ../nbs/workshop/data.ipynb #5d152014
 PHOTO_ENDINGS = frozenset('.jpg .jpeg .png .webp .gif .bmp .tif .tiff'.split())
@@ -44,7 +45,7 @@ class Entry:
     bring: Callable | None = None # Makes the set's folder from its public origin
     instead: str = '' # What would serve where there is no public origin
 
-# %% ../nbs/workshop/data.ipynb #0c59d589
+# %% ../nbs/workshop/data.ipynb #7bf3d660
 @patch
 def items(self: Entry,
     folder: Path, # The set's folder
@@ -52,7 +53,7 @@ def items(self: Entry,
     "The files in `folder` that are items of this set"
     found = {p.relative_to(folder).as_posix(): p for p in folder.glob(self.pattern)}
     if self.header is None: found = {k: p for k, p in found.items() if p.suffix.lower() in PHOTO_ENDINGS}
-    return [found[k] for k in sorted(found) if not any(part.startswith('.') for part in k.split('/')) and found[k].is_file()]
+    return [found[k] for k in sorted(found) if not any(part.startswith(('.', '__')) for part in k.split('/')) and found[k].is_file()]
 
 @patch
 def count(self: Entry,
@@ -62,7 +63,7 @@ def count(self: Entry,
     if self.header is None: return len(self.items(folder))
     with gzip.open(folder/self.pattern) as f: return sum(1 for line in f if line.strip()) - self.header
 
-# %% ../nbs/workshop/data.ipynb #f0e676f6
+# %% ../nbs/workshop/data.ipynb #b058df31
 def _published(entry):
     "The file of `entry` from its public origin, with the right hash, in the cache"
     import pooch
@@ -71,14 +72,10 @@ def _published(entry):
     keeper = pooch.create(places()['cache']/'real'/'downloads', base_url='', registry={name: entry.sha256}, urls={name: entry.url})
     with locked(Path(keeper.abspath)/name): return Path(keeper.fetch(name, downloader=resuming))
 
-def _squeeze(data, to):
-    "Write bytes as a .gz file without a date in it, so that the same bytes give the same file"
-    with open(to, 'wb') as f, gzip.GzipFile('', 'wb', 9, f, mtime=0) as z: z.write(data)
-
 def _bring_movies(entry, folder):
     "u.data, u.item and u.user come as they are: compress them"
     unpack(_published(entry), folder/'arrived')
-    for name in ('u.data', 'u.item', 'u.user'): _squeeze((folder/'arrived'/'ml-100k'/name).read_bytes(), folder/f'{name}.gz')
+    for name in ('u.data', 'u.item', 'u.user'): write_gz(folder/f'{name}.gz', (folder/'arrived'/'ml-100k'/name).read_bytes())
     for name in ('u.genre', 'u.occupation'): os.replace(folder/'arrived'/'ml-100k'/name, folder/name)
     shutil.rmtree(folder/'arrived')
 
@@ -89,22 +86,20 @@ def _bring_pets(entry, folder):
         if p.suffix == '.jpg' and not p.name.startswith('.'): os.replace(p, folder/'images'/p.name)
     shutil.rmtree(folder/'arrived')
 
-# %% ../nbs/workshop/data.ipynb #ae8295bd
-_ADULT = ('age,workclass,fnlwgt,education,education-num,marital-status,occupation,relationship,race,sex,capital-gain,capital-loss,'
-          'hours-per-week,native-country,salary').split(',')
-
+# %% ../nbs/workshop/data.ipynb #f9faa7da
 def _adult_csv(text):
     "UCI's table as one with a header and without blanks"
+    from topdown.sample import ADULT_COLUMNS
     out = io.StringIO()
     writer = csv.writer(out, lineterminator='\n')
-    writer.writerow(_ADULT)
+    writer.writerow(ADULT_COLUMNS)
     for row in csv.reader(text.splitlines(), skipinitialspace=True):
         if not row: continue
-        if len(row) != len(_ADULT): raise CourseError(f"a row of adult has {len(row)} columns instead of {len(_ADULT)}: {row}")
+        if len(row) != (n := len(ADULT_COLUMNS)): raise CourseError(f"a row of adult has {len(row)} columns instead of {n}: {row}")
         writer.writerow(row)
     return out.getvalue()
 
-def _bring_adult(entry, folder): _squeeze(_adult_csv(_published(entry).read_text(encoding='utf-8')).encode(), folder/'adult.csv.gz')
+def _bring_adult(entry, folder): write_gz(folder/'adult.csv.gz', _adult_csv(_published(entry).read_text(encoding='utf-8')).encode())
 
 # %% ../nbs/workshop/data.ipynb #b2223cfe
 _birds = Entry('birds', licence='research and education only, do not pass on', mirror=('birds.tar.gz',), labels='folder',
@@ -265,7 +260,7 @@ def _copy_checked(src, to, expected):
         raise CourseError(f"{src} is not the file that the mirror's SHA256SUMS describes: expected {expected}, found {found}; "
                           "copy the file again from where it came")
 
-# %% ../nbs/workshop/data.ipynb #bd6be690
+# %% ../nbs/workshop/data.ipynb #024938fa
 def _from_mirror(entry, held, source):
     "The function that fills a set's folder from the mirror `source`"
     def fill(folder):
@@ -276,7 +271,7 @@ def _from_mirror(entry, held, source):
             if to.suffix == '.safetensors': write_json(to.with_suffix('.json'), about)
             if not name.endswith(('.tar.gz', '.zip')): continue
             out = folder.parent/'unpacked'
-            unpack(to, out)
+            unpack(to, out, called=source/name)
             if not (out/entry.name).is_dir(): raise CourseError(f"{source/name} holds no folder {entry.name}/, which the course expects")
             to.unlink()
             for p in (out/entry.name).iterdir(): os.replace(p, folder/p.name)
@@ -291,7 +286,7 @@ def _in_mirror(entry, verify, network):
     place = places()['cache']/'real'/f"{entry.name}-mirror-{hashlib.sha256(''.join(held.values()).encode()).hexdigest()[:12]}"
     return place, _cached(place, entry, _from_mirror(entry, held, source), verify, origin='TOPDOWN_DATA'), 'TOPDOWN_DATA'
 
-# %% ../nbs/workshop/data.ipynb #e159e24f
+# %% ../nbs/workshop/data.ipynb #d5975211
 def _in_cache(entry, verify, network):
     "Look for an earlier real copy in the cache"
     folder = places()['cache']/'real'
@@ -315,10 +310,9 @@ def _on_network(entry, verify, network):
 
 def _real(entry, choice, verify):
     "Place, manifest and source of a real set: mirror, cache, network"
-    network = bool(choice or os.environ.get('TOPDOWN_TRACK'))
-    return next(found for look in (_in_mirror, _in_cache, _on_network) if (found := look(entry, verify, network)))
+    return next(found for look in (_in_mirror, _in_cache, _on_network) if (found := look(entry, verify, may_use_network(choice))))
 
-# %% ../nbs/workshop/data.ipynb #a4b50630
+# %% ../nbs/workshop/data.ipynb #ebb78f76
 def _own_folder(path, track):
     "A reader's own folder of class folders"
     folder = Path(path).expanduser().resolve()
@@ -332,12 +326,15 @@ def _own_folder(path, track):
     loose = sum(p.suffix.lower() in PHOTO_ENDINGS for p in folder.iterdir() if p.is_file())
     if not files and loose: raise CourseError(f"{folder} holds {loose} photos but no class folders; {shape}")
     if not files: raise CourseError(f"{folder} holds no photos; {shape}")
+    empty = [name for name, n in classes.items() if n == 0]
+    if empty: print(f"{folder.name}: no photos in {', '.join(empty)}, so that is no class")
+    classes = {name: n for name, n in classes.items() if n}
     if len(classes) == 1: raise CourseError(f"{folder} holds one class only, {next(iter(classes))!r}; it takes at least two")
     few = [f"{name!r} has {n}" for name, n in classes.items() if n < 3]
     if few: raise CourseError(f"{folder}: a class needs at least 3 photos, some to learn from and some to check with; {', '.join(few)}")
     return Dataset(folder.name, folder, 'own folder', track, 'yours', len(files), entry)
 
-# %% ../nbs/workshop/data.ipynb #feb93661
+# %% ../nbs/workshop/data.ipynb #5c1befd3
 _last = None
 
 def get(
@@ -347,7 +344,7 @@ def get(
 ) -> Dataset: # The set, on this machine; what was used is also printed
     "Get a data set: what the track says, from the first place that has it"
     global _last
-    is_path = isinstance(name, Path) or any(c in name for c in '/\\~') or (name and Path(name).is_dir())
+    is_path = isinstance(name, Path) or (isinstance(name, str) and name and (any(c in name for c in '/\\~') or Path(name).is_dir()))
     if isinstance(name, str) and name in DATASETS:
         entry, where = DATASETS[name], resolve_track(track)
         if where == 'sample' or not entry.mirror: data = _sample(entry, verify)
@@ -364,17 +361,15 @@ def last_used() -> Dataset | None: # None if `get` was not called yet
     "The set that `get` gave last in this program; the ledger writes down its track and source"
     return _last
 
-# %% ../nbs/workshop/data.ipynb #dbfb6135
+# %% ../nbs/workshop/data.ipynb #0255a284
 def _torchvision(name):
     "torchvision's published weights; the file's name ends in the first digits of its hash"
-    import socket
+    import torch
     from torchvision.models import get_model_weights
-    published, folder, limit = get_model_weights(name).DEFAULT, places()['cache']/'real'/'downloads', socket.getdefaulttimeout()
-    file = folder/published.url.rpartition('/')[2]
-    if file.exists() and not sha256(file).startswith(file.stem.rpartition('-')[2]): os.replace(file, f'{file}.bad')
-    socket.setdefaulttimeout(30)
-    try: return published.get_state_dict(model_dir=str(folder), progress=True, check_hash=True, weights_only=True)
-    finally: socket.setdefaulttimeout(limit)
+    url = get_model_weights(name).DEFAULT.url
+    file = places()['cache']/'real'/'downloads'/url.rpartition('/')[2]
+    download(url, file, file.stem.rpartition('-')[2])
+    return torch.load(file, map_location='cpu', weights_only=True) # it is a pickle, of which only tensors are read
 
 def _timm(name):
     "timm's MobileNetV2, whose tensors come in the same order under other names"
@@ -383,7 +378,7 @@ def _timm(name):
     import timm
     from torchvision.models import get_model
     requests.head('https://huggingface.co', timeout=10) # where timm's weights are; without this, a minute goes by in new tries
-    theirs = timm.create_model('mobilenetv2_100', pretrained=True).state_dict()
+    theirs = timm.create_model('mobilenetv2_100', pretrained=True, cache_dir=places()['cache']/'real'/'downloads').state_dict()
     ours = get_model(name, weights=None).state_dict()
     if [v.shape for v in ours.values()] != [v.shape for v in theirs.values()]: raise CourseError(f"timm's {name} has another shape")
     return dict(zip(ours, theirs.values()))
@@ -403,7 +398,7 @@ WEIGHTS = {name: Entry(name, licence=licence, mirror=(f'weights/{file}.safetenso
            for name, file, licence in [('squeezenet1_1', 'squeezenet1_1', 'Apache-2.0 or BSD-3-Clause'),
                                        ('mobilenet_v2', 'mobilenet_v2.fp16', 'Apache-2.0 or BSD-3-Clause')]}
 
-# %% ../nbs/workshop/data.ipynb #0be07c37
+# %% ../nbs/workshop/data.ipynb #d951fbee
 @dataclass
 class Weights:
     "The weights of a network, in a file on this machine"
@@ -425,7 +420,7 @@ def _small_body(asked, track):
     if not path.is_file(): raise CourseError(f"{path} is missing: run the notebook workshop/body, which trains it, or clone again")
     about = read_json(path.with_suffix('.json'))
     if asked != 'small_body': print(f"{asked}: the sample track uses the course's own small_body instead")
-    return Weights('small_body', path, 'trained by the course', track, SAMPLE_LICENCE, about['sha256'], 'small_body')
+    return Weights('small_body', path, 'trained by the course', track, about['licence'], about['sha256'], 'small_body')
 
 # %% ../nbs/workshop/data.ipynb #6d32427f
 def weights(

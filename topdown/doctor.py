@@ -172,7 +172,7 @@ def connection(
         return Finding('network', 'note', f'no connection to {host}: {e}', remedy)
     return Finding('network', 'ok', f'{host} answers')
 
-# %% ../nbs/workshop/doctor.ipynb #573b2eb3
+# %% ../nbs/workshop/doctor.ipynb #eb168b23
 def held_sets(
     folder: Path, # A mirror
 ) -> tuple[list[str], list[str]]: # Names of its sets, and listed files that are missing
@@ -189,12 +189,15 @@ def data_mirror(
     env: dict | None = None, # Environment variables; the process's own by default
 ) -> Finding: # About TOPDOWN_DATA
     "Which real data is at hand?"
-    try: folder, on = mirror(env), track(env=env)
-    except CourseError as e: return Finding('data', 'problem', str(e), 'correct or unset the variable')
+    try: on = track(env=env)
+    except CourseError as e: return Finding('data', 'problem', str(e), 'correct or unset TOPDOWN_TRACK')
+    try: folder = mirror(env)
+    except CourseError as e: # the sample track never looks there
+        return Finding('data', 'note' if on == 'sample' else 'problem', str(e), 'correct or unset TOPDOWN_DATA')
     if not folder: return Finding('data', 'ok', f'track {on!r}; no TOPDOWN_DATA, so real data would come from the cache or the network')
     sets, missing = held_sets(folder)
     lacks = f'{folder} lacks {len(missing)} files of its SHA256SUMS'
-    if missing: return Finding('data', 'problem', f'{lacks}, the first {missing[0]}', 'copy the mirror again')
+    if missing: return Finding('data', 'note', f'{lacks}, the first {missing[0]}', 'a lesson that needs it will say so; copy it again then')
     if not sets: return Finding('data', 'note', f'{folder} has no SHA256SUMS that names a set', 'correct TOPDOWN_DATA')
     return Finding('data', 'ok', f'track {on!r}; {folder} holds {", ".join(sets)}')
 

@@ -120,23 +120,24 @@ def _wrong(url, part, bad, expected, found):
     hint = "it is a web page: does this network want a login?" if page else "run this again; if it stays so, the origin has changed"
     return CourseError(f"{url} is not the file that the course knows: SHA-256 expected {expected}, found {found}; kept as {bad}; {hint}")
 
-# %% ../nbs/workshop/fetch.ipynb #1adab50d
+# %% ../nbs/workshop/fetch.ipynb #5ef3d3c2
 def download(
     url: str, # Address, http or https
     to: Path, # The file to write
-    sha256: str, # Its published SHA-256, 64 hexadecimal digits
+    sha256: str, # Its published SHA-256: 64 hexadecimal digits, or the first 8 or more where no more is published
     progress: bool | object = True, # Print progress; or a function of (bytes so far, bytes in all or None)
 ) -> Path: # `to`, which has that hash
     "Download a file, resume where an earlier try broke off, and keep it only if its hash is right"
     to, expected = Path(to), sha256.lower()
+    if not re.fullmatch('[0-9a-f]{8,64}', expected): raise CourseError(f'{sha256!r} is no SHA-256 of 8 to 64 digits 0-9, a-f')
     part, tell = _beside(to, '.part'), _teller(to.name, progress)
     with locked(to):
-        if to.is_file() and _hash(to) == expected: return to
+        if to.is_file() and _hash(to).startswith(expected): return to
         for last in (False, True):
             resumed = part.exists()
             _transfer(url, part, tell)
             found = _hash(part)
-            if found == expected: break
+            if found.startswith(expected): break
             _beside(part, '.json').unlink(missing_ok=True)
             if last or not resumed: raise _wrong(url, part, _beside(to, '.bad'), expected, found)
             part.unlink() # pieced together from two files: once more, from the start
@@ -162,13 +163,16 @@ def resuming(
         _beside(to, '.json').unlink(missing_ok=True)
     os.replace(to, output_file)
 
-# %% ../nbs/workshop/fetch.ipynb #91b1dcbb
+# %% ../nbs/workshop/fetch.ipynb #d3ed09ee
+_not_on_windows = re.compile(r'[:*?"<>|\x00-\x1f]|[. ]$|^(con|prn|aux|nul|com\d|lpt\d)(\.|$)', re.I)
+
 class _Meter:
     "Counts what comes out of an archive, and stops at the limits"
-    def __init__(self, archive, most_bytes, most_files):
-        self.archive, self.most_bytes, self.most_files = archive, most_bytes, most_files
+    def __init__(self, archive, called, most_bytes, most_files):
+        self.called, self.most_bytes, self.most_files = called, most_bytes, most_files
         self.packed, self.bytes, self.files = archive.stat().st_size, 0, 0
-    def refuse(self, why): raise CourseError(f"{self.archive} is refused, and nothing of it was unpacked: {why}")
+    def refuse(self, why): raise CourseError(f"{self.called} is refused, and nothing of it was unpacked: {why}; "
+                                             "get the archive from where it was published, or leave it alone")
     def add(self, n):
         self.bytes += n
         if self.bytes > self.most_bytes: self.refuse(f"it unpacks to more than {self.most_bytes:,} bytes")
@@ -182,8 +186,10 @@ class _Meter:
         if re.match(r'[/\\]|[A-Za-z]:', name): self.refuse(f"{name!r} is an absolute path")
         if '..' in parts: self.refuse(f"{name!r} leads out of its folder")
         if '\0' in name or (kind == 'file' and not parts): self.refuse(f"{name!r} is not a file name")
+        if any(_not_on_windows.search(o) for o in parts): self.refuse(f"{name!r} is a name that Windows cannot hold, or gives to a device")
         return Path(*parts)
 
+# %% ../nbs/workshop/fetch.ipynb #700736c3
 class _MeteredStream:
     "A file object whose every byte is counted as it is read"
     def __init__(self, f, meter): self.f, self.meter = f, meter
@@ -230,22 +236,23 @@ def _unzip(archive, to, meter):
             if i.is_dir(): path.mkdir(parents=True, exist_ok=True); continue
             with z.open(i) as src: _write(_MeteredStream(src, meter), path, i.orig_filename, meter)
 
-# %% ../nbs/workshop/fetch.ipynb #a0e565ed
+# %% ../nbs/workshop/fetch.ipynb #9e0841e5
 @contextmanager
-def _archive_errors(archive):
+def _archive_errors(called):
     "Say in one sentence what the libraries report about a damaged archive"
     try: yield
     except EOFError: why = "it is truncated: its end is missing"
     except (gzip.BadGzipFile, tarfile.TarError, zipfile.BadZipFile, zlib.error) as e: why = f"it is truncated or damaged ({e})"
     except (RuntimeError, NotImplementedError) as e: why = f"it cannot be read ({e})" # a password, a rare compression
     else: return
-    raise CourseError(f"{archive} is refused, and nothing of it was unpacked: {why}; get the file again")
+    raise CourseError(f"{called} is refused, and nothing of it was unpacked: {why}; get the file again")
 
 def unpack(
     archive: Path, # A .tar.gz, .tgz or .zip
     to: Path, # The folder to make; it must not hold anything yet
     most_bytes: int = 4_000_000_000, # Refuse an archive that unpacks to more
     most_files: int = 200_000, # Refuse an archive with more members
+    called: str | Path | None = None, # What an error calls the archive; its path by default
 ) -> list[Path]: # The files, sorted
     "Unpack an archive, all of it or nothing; paths that lead out, links, devices and bombs are refused"
     archive, to = Path(archive), Path(to)
@@ -253,5 +260,6 @@ def unpack(
     if how is None: raise CourseError(f"{archive} is no archive that the course can open; it opens .tar.gz, .tgz and .zip")
     if not archive.is_file(): raise CourseError(f"no archive {archive}")
     if to.is_dir() and any(to.iterdir()): raise CourseError(f"{archive} cannot be unpacked to {to}: that folder holds something already")
-    with _archive_errors(archive), atomic_folder(to) as temp: how(archive, temp, _Meter(archive, most_bytes, most_files))
+    called = called or archive
+    with _archive_errors(called), atomic_folder(to) as temp: how(archive, temp, _Meter(archive, called, most_bytes, most_files))
     return sorted(p for p in to.rglob('*') if p.is_file())

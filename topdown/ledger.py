@@ -128,8 +128,8 @@ def measured(
     if not path.is_file(): raise CourseError(f"no results at {path}; `topdown run {number} --track {track} --json {path}` makes them")
     return records(path=path)
 
-# %% ../nbs/workshop/ledger.ipynb #bb9bd481
-_must, _may = {'lesson', 'metric', 'track', 'bound', 'better'}, {'published', 'where'}
+# %% ../nbs/workshop/ledger.ipynb #04e35121
+_must, _may = {'lesson', 'metric', 'track', 'bound', 'better'}, {'published', 'where', 'program'}
 
 def _contract(c, path):
     "Check one contract"
@@ -139,18 +139,23 @@ def _contract(c, path):
     if _must - set(c): raise CourseError(f"{here} lacks {', '.join(sorted(_must - set(c)))}")
     if c['better'] not in ('lower', 'higher'): raise CourseError(f"{here}: {unknown('direction', c['better'], ['lower', 'higher'])}")
     if _finite(f'{here}: bound', c['bound']) is None: raise CourseError(f"{here} lacks bound")
-    return {'published': None, 'where': None, **c, 'lesson': find_lesson(c['lesson']).number, 'track': resolve_track(c['track'])}
+    more = {'lesson': find_lesson(c['lesson']).number, 'track': resolve_track(c['track'])}
+    return {'published': None, 'where': None, 'program': None, **c, **more}
 
+# %% ../nbs/workshop/ledger.ipynb #864b7b90
 def contracts(
     path: Path | None = None, # A contracts.toml; the course's own by default
-) -> list[dict]: # Each with lesson, metric, track, bound, better, published, where
+    kind: str = 'contract', # 'contract': what the tests check; 'benchmark': what the benchmarks compare with
+) -> list[dict]: # Each with lesson, metric, track, bound, better, published, where, program
     "What the lessons must reach"
     path = Path(path or course_root()/'results'/'contracts.toml')
     try: found = tomllib.loads(path.read_text(encoding='utf-8'))
     except FileNotFoundError: raise CourseError(f"no contracts at {path}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e: raise CourseError(f"{path} cannot be read as a TOML file: {e}") from None
-    if set(found) - {'contract'}: raise CourseError(f"{path}: {unknown('section', min(set(found) - {'contract'}), ['contract'])}")
-    return [_contract(c, path) for c in found.get('contract', [])]
+    kinds = ['contract', 'benchmark']
+    for name in [kind, *found]:
+        if name not in kinds: raise CourseError(f"{path}: {unknown('section', name, kinds)}")
+    return [_contract(c, path) for c in found.get(kind, [])]
 
 # %% ../nbs/workshop/ledger.ipynb #58bbd3d5
 def check(

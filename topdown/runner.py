@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['run_notebook', 'run']
 
-# %% ../nbs/workshop/runner.ipynb #098de3b0
+# %% ../nbs/workshop/runner.ipynb #63b27715
 import asyncio
 import os
 import re
@@ -16,12 +16,12 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-from .cells import Failure, RunResult, death, directives, explain, heading, why_skipped
-from .hardware import memory, probe
+from .cells import Failure, RunResult, death, directives, explain, heading, made_by_a_run, seal, why_skipped
+from .hardware import alive, memory, probe
 from .ledger import records
-from .settings import CourseError, find_lesson, mirror, places
+from .settings import CourseError, absolute, find_lesson, mirror, places
 from .settings import track as choose_track
-from .store import atomic, disk_errors, write_json
+from .store import atomic, new_folder, write_json
 
 # %% ../nbs/workshop/runner.ipynb #a3b91318
 def _kernel_manager():
@@ -66,7 +66,7 @@ def _kill(processes):
             if process.is_running(): process.kill()
         except psutil.Error: pass
 
-# %% ../nbs/workshop/runner.ipynb #c3d37e47
+# %% ../nbs/workshop/runner.ipynb #9ccfa8b4
 class _Run:
     "A run in progress"
     def __init__(self, nb, result, env, timeout, progress):
@@ -77,8 +77,9 @@ class _Run:
     def save(self):
         "Write the notebook as it is now"
         import nbformat
-        state = 'running' if self.task and not self.task.done() else 'finished' if self.result.ok else self.result.failure.kind
-        self.nb.metadata['topdown'] = dict(run_id=self.result.run_id, track=self.result.track, state=state)
+        state = 'running' if not self.ending else 'finished' if self.result.ok else self.result.failure.kind
+        about = dict(run_id=self.result.run_id, track=self.result.track, state=state, pid=os.getpid(), seal=seal(self.nb.cells))
+        self.nb.metadata['topdown'] = about
         with atomic(self.result.notebook, 'w', encoding='utf-8') as f: f.write(nbformat.writes(self.nb))
     def stop(self, number, frame=None):
         "What a signal does: the first one ends the run in good order, a second one at once"
@@ -204,7 +205,7 @@ def _drive(run):
             try: thread.join(.2)
             except KeyboardInterrupt: run.stop(signal.SIGINT) # where no handler could be set
 
-# %% ../nbs/workshop/runner.ipynb #09205eae
+# %% ../nbs/workshop/runner.ipynb #4a3a830c
 def run_notebook(
     source: Path, # The notebook; it is only read
     folder: Path, # The run's own folder, made if it is absent; also the notebook's working directory
@@ -217,21 +218,21 @@ def run_notebook(
     "Execute a notebook in a fresh kernel of this interpreter"
     nb, source, folder = _read(source), Path(source), Path(folder).resolve()
     target = folder/source.name
-    _ours(target, source)
-    with disk_errors(target): folder.mkdir(parents=True, exist_ok=True)
     result = RunResult(source.stem, track, run_id or folder.name, folder, target)
-    env = {**os.environ, 'TOPDOWN_TRACK': track, **(env or {}), 'TOPDOWN_RUN_ID': result.run_id}
+    env = absolute({**os.environ, 'TOPDOWN_TRACK': track, **(env or {}), 'TOPDOWN_RUN_ID': result.run_id})
     run = _Run(nb, result, env, timeout, progress)
     _plan(run)
+    _ours(target, source)
+    run.save()
     start = time.monotonic()
     try: _drive(run)
     finally:
-        result.seconds = time.monotonic() - start
+        result.seconds, run.ending = time.monotonic() - start, True
         run.save()
     if run.crash and result.ok: raise run.crash
     return result
 
-# %% ../nbs/workshop/runner.ipynb #5c228598
+# %% ../nbs/workshop/runner.ipynb #4d57a08c
 def _read(source):
     "A notebook, its outputs emptied"
     import nbformat
@@ -244,11 +245,17 @@ def _read(source):
     return nb
 
 def _ours(target, source):
-    "Refuse to write over a notebook that no run made"
+    "Refuse to write over a notebook that no run made, that somebody changed, or that another run is writing"
     if not target.exists(): return
-    if target.resolve() == Path(source).resolve() or 'topdown' not in _read(target).metadata:
-        raise CourseError(f'{target} is there already and no run made it; choose another folder for --out, so that nothing is lost')
+    there = _read(target)
+    about = there.metadata.get('topdown', {})
+    if target.resolve() == Path(source).resolve() or not about: why = 'is there already and no run made it'
+    elif about.get('state') == 'running' and alive(about.get('pid', 0), target.stat().st_mtime): why = 'is being written by another run'
+    elif not made_by_a_run(there): why = 'was changed since a run made it'
+    else: return
+    raise CourseError(f'{target} {why}; choose another folder for --out, so that nothing is lost')
 
+# %% ../nbs/workshop/runner.ipynb #f64ac393
 def _plan(run):
     "Decide which cells run"
     cells = run.nb.cells
@@ -261,16 +268,10 @@ def _plan(run):
     for reason in why.values():
         if reason: run.result.skipped[reason] = run.result.skipped.get(reason, 0) + 1
 
-# %% ../nbs/workshop/runner.ipynb #8b6fb420
+# %% ../nbs/workshop/runner.ipynb #b956063c
 def _fresh_folder(name):
     "A new folder for a run, and its name: lesson, time in UTC, process"
-    stamp = f'{name}-{time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())}-{os.getpid()}'
-    for n in range(1, 1000):
-        folder = places()['runs']/(stamp if n == 1 else f'{stamp}-{n}')
-        try: folder.mkdir(parents=True)
-        except FileExistsError: continue
-        except OSError as e: raise CourseError(f'cannot write to {folder.parent}: {e}; TOPDOWN_HOME can name another place') from None
-        return folder
+    return new_folder(places()['runs']/f'{name}-{time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())}-{os.getpid()}')
 
 def _settle(track, data):
     "The track and the environment that follow from the two options"
@@ -283,7 +284,7 @@ def _settle(track, data):
     if track != 'sample': mirror({**os.environ, **env})
     return track, env
 
-# %% ../nbs/workshop/runner.ipynb #2a58d0e2
+# %% ../nbs/workshop/runner.ipynb #18c9fcca
 def run(
     lesson: str, # `1`, `01` or `01_is_it_a_bird`
     track: str | None = None, # 'sample', 'real' or 'full'; by default what `topdown.settings.track` says
@@ -298,6 +299,8 @@ def run(
     track, env = _settle(track, data)
     to = Path(json).expanduser().resolve() if json else None
     if to and not to.parent.is_dir(): raise CourseError(f'--json {json}: there is no folder {Path(json).parent}')
+    if to and (to.is_dir() or not os.access(to if to.exists() else to.parent, os.W_OK)):
+        raise CourseError(f'--json {json}: {"that is a folder" if to.is_dir() else "it cannot be written there"}; name a file')
     folder = Path(out).expanduser().resolve() if out else _fresh_folder(found.name)
     run_id = folder.name if not out else f'{found.name}-{time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())}-{os.getpid()}'
     result = run_notebook(found.path, folder, track, env, run_id, timeout, progress)

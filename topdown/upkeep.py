@@ -69,12 +69,20 @@ def synced(
     install = _block(cells, _is_install, 'code', install_cell(), f'{lesson.name} install')
     return nb | dict(cells=[*cells[:1], row, install, *cells[1:]])
 
-# %% ../nbs/workshop/upkeep.ipynb #b16cba25
+# %% ../nbs/workshop/upkeep.ipynb #d17f8584
+def _site(text):
+    "The text of a _quarto.yml with the title, repository and branch of settings.ini"
+    c = course()
+    for key, value in {'title': f'"{c.title}"', 'repo-url': c.repository, 'repo-branch': c.branch}.items():
+        text = re.sub(rf'(?m)^(  {key}: ).*$', lambda found: found[1] + value, text, count=1)
+    return text
+
+# %% ../nbs/workshop/upkeep.ipynb #bde809ae
 def sync(
     check: bool = False, # Only say what would change
     root: Path | None = None, # The clone; the one that this package lies in by default
-) -> list[Path]: # The lessons that changed, or would
-    "Write badges and install cells from settings.ini into every lesson"
+) -> list[Path]: # The files that changed, or would
+    "Write what follows from settings.ini: badges and install cells into every lesson, the address into _quarto.yml"
     root, changed = Path(root) if root else _clone(), []
     for lesson in course().lessons:
         path = root/'nbs'/f'{lesson.name}.ipynb'
@@ -83,6 +91,11 @@ def sync(
         if new == nb: continue
         changed.append(path)
         if not check: write_notebook(path, new)
+    site = root/'_quarto.yml'
+    if site.is_file() and (old := site.read_text(encoding='utf-8')) != (new := _site(old)):
+        changed.append(site)
+        if not check:
+            with atomic(site, 'w') as f: f.write(new)
     return changed
 
 # %% ../nbs/workshop/upkeep.ipynb #06954ce7
