@@ -202,6 +202,19 @@ def test_clean_asks_and_then_empties_only_what_can_be_made_again(tiny, home):
     assert 'nothing to do' in tiny.call('clean')[1]
 
 
+@pytest.mark.parametrize('what', ['nothing', 'an empty notebook', 'no JSON object', 'notes beside it'])
+def test_clean_keeps_a_run_into_which_you_wrote(tiny, what):
+    assert tiny.call('run', '1')[0] == 0
+    run = next(places()['runs'].iterdir())
+    if what == 'an empty notebook': (run/'mine.ipynb').touch()
+    if what == 'no JSON object': (run/'mine.ipynb').write_text('[]')
+    if what == 'notes beside it':
+        (run/'notes.md').write_text('mine')
+        os.utime(run/'notes.md', (2e9, 2e9))
+    code, out, err = tiny.call('clean', '--yes')
+    assert code == 0 and run.exists() == (what != 'nothing') and ('you changed something in it' in out) == run.exists(), err
+
+
 def test_clean_all_moves_what_you_made(tiny, home):
     fill(home)
     code, out, _ = tiny.call('clean', '--all', '-y')

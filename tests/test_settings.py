@@ -13,6 +13,7 @@ from topdown.settings import CourseError, install_cell, read_settings
     ('tracks = sample', 'tracks = sampl', "unknown track 'sampl'; known: sample"), ('minutes_real = 4', 'minutes_real = four', "should be a number from 0 up, found 'four'"),
     ('minutes_real = 4', 'minutes_real = -4', "found '-4'"), ('minutes_real = 4', 'minutes_real = nan', "found 'nan'"),
     ('https://github.com/someone/tiny', 'github', "repository should be a web address, found 'github'"), ('name = 01_smaller', 'name = 00_small', "two lessons have the name '00_small'"),
+    ('tracks = sample, real, full', 'tracks = real', 'tracks lacks sample'), ('name = 00_small', 'name = ../x', "found '../x'"),
     ('[course]', '[course', 'cannot be read as an ini file')])
 def test_mistakes(tmp_path, old, new, words):
     assert old in SETTINGS

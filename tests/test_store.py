@@ -242,11 +242,16 @@ def test_set_aside_to_another_disk(tmp_path, monkeypatch):
 
 def test_set_aside_from_a_read_only_folder(tmp_path, monkeypatch):
     (tmp_path/'a.txt').write_text('a')
-    def forbidden(src, dst): raise PermissionError(errno.EACCES, 'Permission denied', str(src), None, str(dst))
+    replace = os.replace
+    def forbidden(src, dst):
+        if str(src).endswith('a.txt'): raise PermissionError(errno.EACCES, 'Permission denied', str(src), None, str(dst))
+        replace(src, dst)
     monkeypatch.setattr(store.os, 'replace', forbidden)
-    with pytest.raises(CourseError, match='a.txt.* cannot be .*(read-only|Permission denied)'): set_aside([tmp_path/'a.txt'], tmp_path/'away', 'bad')
+    with pytest.raises(CourseError, match='a.txt cannot be moved to .*Permission denied'): set_aside([tmp_path/'a.txt'], tmp_path/'away', 'bad')
     monkeypatch.undo()
-    assert (tmp_path/'a.txt').read_text() == 'a' and not (tmp_path/'away'/'a.txt').exists() and put_back(tmp_path/'away') == []
+    assert (tmp_path/'a.txt').read_text() == 'a' and not (tmp_path/'away'/'a.txt').exists() and read_lines(tmp_path/'away'/'moved.jsonl') == ([], [])
+    (tmp_path/'b.txt').write_text('b')
+    assert len(set_aside([tmp_path/'b.txt'], tmp_path/'away', 'bad')) == 1 and put_back(tmp_path/'away') == [tmp_path/'b.txt']
     monkeypatch.setattr(store.os, 'access', lambda *args: False)
     with pytest.raises(CourseError, match='nothing was moved: the folder .* is read-only'): set_aside([tmp_path/'a.txt'], tmp_path/'b', 'bad')
     assert not (tmp_path/'b').exists()

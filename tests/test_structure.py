@@ -183,6 +183,13 @@ def test_quarto_pages_exist():
     assert {p.name for p in LESSONS} <= set(listed)
 
 
+def test_each_bound_of_a_benchmark_has_a_program_that_measures_it():
+    from topdown.ledger import contracts
+    found = contracts(kind='benchmark')
+    assert {c['program'] for c in found} <= {f'benchmarks/{p.name}' for p in (ROOT/'benchmarks').glob('*.py')} and len(found) > 5
+    for c in found: assert f"'{c['metric']}'" in (ROOT/c['program']).read_text(encoding='utf-8'), f"{c['program']} does not measure {c['metric']}"
+
+
 def test_repository_speaks_of_itself_alone():
     listed = subprocess.run(['git', 'ls-files', '-z'], cwd=ROOT, capture_output=True, text=True)
     files = [ROOT/f for f in listed.stdout.split('\0') if f] if listed.returncode == 0 else []

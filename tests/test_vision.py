@@ -97,6 +97,48 @@ def test_load_photos_turns_a_photo_whose_orientation_stands_far_behind(picture, 
     assert is_red_then_blue(Image.fromarray(load_photos([plain], 40)[0]).resize((60, 40)))
 
 
+@pytest.mark.parametrize('note', [b'Exif', b'tiff:Orientation="3"'])
+def test_load_photos_and_open_photo_agree_on_the_orientation(picture, tmp_path, note):
+    "A camera writes it as EXIF, other programs as XMP"
+    if note == b'Exif': more = {'exif': Image.Exif()}; more['exif'][0x0112] = 3
+    else: more = {'xmp': b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description '
+                         b'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" ' + note + b'/></rdf:RDF></x:xmpmeta>'}
+    f = saved(picture.transpose(Image.Transpose.ROTATE_180), tmp_path/'turned.jpg', quality=95, **more)
+    assert is_red_then_blue(open_photo(f)) and is_red_then_blue(Image.fromarray(load_photos([f], 40)[0]).resize((60, 40)))
+
+
+def test_a_damaged_note_of_the_camera_is_no_reason_to_refuse_a_photo(picture, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    data = bytearray(saved(picture, tmp_path/'x.jpg', exif=exif, quality=95).read_bytes())
+    at = data.index(b'Exif\0\0') + 6
+    assert data[at:at + 2] in (b'II', b'MM')
+    for i in range(at + 4, at + 24):
+        for value in (0, 255):
+            bad = bytearray(data)
+            bad[i] = value
+            assert is_red_then_blue(open_photo(bytes(bad))) or i >= at + 18 # the orientation itself may be another one now
+
+
+@pytest.mark.parametrize('scale, dtype', [(1, 'float32'), (1.0001, 'float64'), (255, 'float32'), (255.001, 'float64'), (255, 'int64'), (65535, 'uint16'),
+                                          (65535, 'int32'), (65535, '>u2'), (255, 'uint8')])
+def test_arrays_of_all_kinds(scale, dtype):
+    a = np.array([[0, .5, 1]])*scale
+    assert np.abs(np.asarray(open_photo(a.astype(dtype)))[0, :, 0].astype(int) - [0, 127, 255]).max() <= 1
+    assert np.asarray(open_photo((a*0).astype(dtype))).max() == 0
+
+
+def test_a_fault_of_the_system_is_not_called_damage(picture, tmp_path, monkeypatch):
+    f = saved(picture, tmp_path/'x.png')
+    def too_many(*args, **kw): raise OSError(errno.EMFILE, 'Too many open files')
+    monkeypatch.setattr(Image, 'open', too_many)
+    with pytest.raises(CourseError, match='Too many open files; the fault is not in the photo'): check_photos(tmp_path)
+
+
+def test_worst_mistakes_names_a_label_that_is_a_number():
+    with pytest.raises(CourseError, match='does not know: 2; it knows 0, 1'): worst_mistakes(np.eye(2), [0, 2], [0, 1])
+
+
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='a way of POSIX systems')
 def test_load_photos_in_a_forked_process(picture, tmp_path):
     f = saved(picture, tmp_path/'x.jpg')

@@ -37,7 +37,7 @@ def why_skipped(
     if 'cuda' in found and not (track == 'full' and gpu): return 'cuda'
     return '' if source.strip() else 'empty'
 
-# %% ../nbs/workshop/cells.ipynb #2686260b
+# %% ../nbs/workshop/cells.ipynb #6ff7f301
 def seal(
     cells: list, # A notebook's cells
 ) -> str: # 64 hexadecimal digits
@@ -47,9 +47,10 @@ def seal(
 
 def made_by_a_run(
     notebook: dict, # As JSON
-) -> bool: # False if no run made it, and if somebody changed it afterwards
+) -> bool: # False if no run made it, if somebody changed it afterwards, and if it is no notebook at all
     "Whether a notebook still says what a run wrote"
-    return notebook.get('metadata', {}).get('topdown', {}).get('seal') == seal(notebook.get('cells', []))
+    try: return notebook['metadata']['topdown']['seal'] == seal(notebook['cells'])
+    except (KeyError, TypeError): return False
 
 # %% ../nbs/workshop/cells.ipynb #a153669e
 def heading(

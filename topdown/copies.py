@@ -105,7 +105,7 @@ def inventory(
     "Every place that the course writes to, and how much lies there"
     return [Place(name, path, _contents.get(name, ''), path.exists(), *_count(path)) for name, path in places(env).items()]
 
-# %% ../nbs/workshop/copies.ipynb #81b6cd24
+# %% ../nbs/workshop/copies.ipynb #91186dce
 REMAKABLE, MADE_BY_YOU = ('cache', 'runs'), ('lessons', 'photos', 'quarantine', 'ledger')
 
 def _busy(folder):
@@ -113,10 +113,19 @@ def _busy(folder):
     pid = re.search(r'Z-(\d+)(-\d+)?$', folder.name)
     return bool(pid) and alive(int(pid[1]), folder.stat().st_mtime)
 
-def _changed(folder):
-    "A run's folder with a notebook that says something else than the run wrote"
-    return any(not made_by_a_run(read_json(o)) for o in folder.glob('*.ipynb'))
+def _sealed(path):
+    "Whether this is a notebook as a run left it"
+    try: return path.suffix == '.ipynb' and made_by_a_run(read_json(path))
+    except (CourseError, OSError): return False
 
+def _changed(folder):
+    "A run's folder into which somebody wrote: a changed notebook, or a file that is younger than the notebook"
+    files = [o for o in folder.rglob('*') if o.is_file()]
+    others = [o for o in files if not _sealed(o)]
+    end = max((o.stat().st_mtime for o in files if o not in others), default=0) + 1 # a run writes its notebook last
+    return any(o.suffix == '.ipynb' or (end > 1 and o.stat().st_mtime > end) for o in others)
+
+# %% ../nbs/workshop/copies.ipynb #214d2667
 def empty(
     names: tuple = REMAKABLE, # Of places that can be made again
     env: dict | None = None, # Environment variables; the process's own by default
@@ -128,7 +137,7 @@ def empty(
     runs = sorted(there['runs'].iterdir()) if there['runs'].is_dir() else []
     left = {o: 'a run is using it' for o in runs if _busy(o)}
     if left and 'cache' in names: left[there['cache']] = 'a run is using it'
-    left |= {o: 'you changed a notebook in it' for o in runs if o not in left and _changed(o)}
+    left |= {o: 'you changed something in it' for o in runs if o not in left and _changed(o)}
     for folder in (there[o] for o in names):
         for path in sorted(folder.iterdir()) if folder.is_dir() and folder not in left else []:
             if path not in left: _delete(path)

@@ -45,7 +45,9 @@ class Entry:
     bring: Callable | None = None # Makes the set's folder from its public origin
     instead: str = '' # What would serve where there is no public origin
 
-# %% ../nbs/workshop/data.ipynb #7bf3d660
+# %% ../nbs/workshop/data.ipynb #82d93d9c
+def _is_hidden(name): return name.startswith('.') or name == '__MACOSX'
+
 @patch
 def items(self: Entry,
     folder: Path, # The set's folder
@@ -53,7 +55,7 @@ def items(self: Entry,
     "The files in `folder` that are items of this set"
     found = {p.relative_to(folder).as_posix(): p for p in folder.glob(self.pattern)}
     if self.header is None: found = {k: p for k, p in found.items() if p.suffix.lower() in PHOTO_ENDINGS}
-    return [found[k] for k in sorted(found) if not any(part.startswith(('.', '__')) for part in k.split('/')) and found[k].is_file()]
+    return [found[k] for k in sorted(found) if not any(map(_is_hidden, k.split('/'))) and found[k].is_file()]
 
 @patch
 def count(self: Entry,
@@ -312,14 +314,14 @@ def _real(entry, choice, verify):
     "Place, manifest and source of a real set: mirror, cache, network"
     return next(found for look in (_in_mirror, _in_cache, _on_network) if (found := look(entry, verify, may_use_network(choice))))
 
-# %% ../nbs/workshop/data.ipynb #ebb78f76
+# %% ../nbs/workshop/data.ipynb #adfefabd
 def _own_folder(path, track):
     "A reader's own folder of class folders"
     folder = Path(path).expanduser().resolve()
     if not folder.exists(): raise CourseError(f"no folder {folder}; give a folder that holds one folder of photos for each class")
     if not folder.is_dir(): raise CourseError(f"{folder} is a file; give the folder that holds one folder of photos for each class")
     entry = Entry(folder.name, ('photos', 'photos'), pattern='*/**/*', labels='folder')
-    classes = {d.name: 0 for d in sorted(folder.iterdir()) if d.is_dir() and not d.name.startswith(('.', '__'))}
+    classes = {d.name: 0 for d in sorted(folder.iterdir()) if d.is_dir() and not _is_hidden(d.name)}
     for p in (files := entry.items(folder)):
         if (name := p.relative_to(folder).parts[0]) in classes: classes[name] += 1
     shape = f"expected {folder.name}/<class>/<photo>, with endings {' '.join(sorted(PHOTO_ENDINGS))}"

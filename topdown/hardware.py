@@ -28,7 +28,7 @@ def memory() -> dict[str, float]: # 'total' and 'free', in gigabytes (10⁹ byte
     total = min(have.total, _allowance())
     return {'total': total/1e9, 'free': min(have.available, total)/1e9}
 
-# %% ../nbs/workshop/hardware.ipynb #7738703b
+# %% ../nbs/workshop/hardware.ipynb #5a9b91b1
 def alive(
     pid: int, # The number of a process
     wrote: float, # When that process wrote something, in seconds since 1970
@@ -36,7 +36,8 @@ def alive(
     "Whether the process that wrote something is still there"
     import psutil
     try: return psutil.Process(pid).create_time() <= wrote
-    except psutil.Error: return False
+    except psutil.NoSuchProcess: return False
+    except psutil.Error: return True # somebody else's: we may not look, so we leave it alone
 
 # %% ../nbs/workshop/hardware.ipynb #d79583a2
 _child = '''

@@ -142,7 +142,7 @@ def _contract(c, path):
     more = {'lesson': find_lesson(c['lesson']).number, 'track': resolve_track(c['track'])}
     return {'published': None, 'where': None, 'program': None, **c, **more}
 
-# %% ../nbs/workshop/ledger.ipynb #864b7b90
+# %% ../nbs/workshop/ledger.ipynb #467732ec
 def contracts(
     path: Path | None = None, # A contracts.toml; the course's own by default
     kind: str = 'contract', # 'contract': what the tests check; 'benchmark': what the benchmarks compare with
@@ -153,7 +153,8 @@ def contracts(
     except FileNotFoundError: raise CourseError(f"no contracts at {path}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as e: raise CourseError(f"{path} cannot be read as a TOML file: {e}") from None
     kinds = ['contract', 'benchmark']
-    for name in [kind, *found]:
+    if kind not in kinds: raise unknown('kind of contract', kind, kinds)
+    for name in found:
         if name not in kinds: raise CourseError(f"{path}: {unknown('section', name, kinds)}")
     return [_contract(c, path) for c in found.get(kind, [])]
 

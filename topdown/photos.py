@@ -5,18 +5,20 @@
 # %% auto #0
 __all__ = ['MAX_PIXELS', 'BrokenPhoto', 'open_photo']
 
-# %% ../nbs/workshop/photos.ipynb #6a2077d4
+# %% ../nbs/workshop/photos.ipynb #63f497ae
 import io
+import os
+import struct
 import warnings
 from pathlib import Path
 
 from .settings import CourseError
 
-# %% ../nbs/workshop/photos.ipynb #4da6f42c
+# %% ../nbs/workshop/photos.ipynb #d030102a
 def _to_rgb(im):
     "Any PIL image as upright 8-bit RGB: transparency becomes white, 16 bits become 8, of an animation the first frame counts"
-    from PIL import Image, ImageOps
-    im = ImageOps.exif_transpose(im)
+    from PIL import Image
+    im = _upright(im)
     if im.mode.startswith('I') or im.mode == 'F': return _from_array(im)
     if im.mode in ('RGBA', 'LA', 'PA') or 'transparency' in im.info:
         im = im.convert('RGBA')
@@ -24,17 +26,30 @@ def _to_rgb(im):
         return Image.alpha_composite(white, im).convert('RGB')
     return im.convert('RGB')
 
+def _upright(im):
+    "Turned or mirrored as the camera noted it; a damaged note is no reason to refuse the photo"
+    from PIL import Image
+    ways = (None, None, 'FLIP_LEFT_RIGHT', 'ROTATE_180', 'FLIP_TOP_BOTTOM', 'TRANSPOSE', 'ROTATE_270', 'TRANSVERSE', 'ROTATE_90')
+    try: way = ways[im.getexif().get(0x0112, 1)]
+    except Exception: return im # the notes are written by a thousand programs, and Pillow has many ways to stumble over them
+    return im.transpose(Image.Transpose[way]) if way else im
+
+# %% ../nbs/workshop/photos.ipynb #d9325005
+def _top(a):
+    "How far the numbers of an image go: 1, 255 or 65535"
+    if a.dtype.kind == 'u' and a.dtype.itemsize <= 2: return 255 if a.dtype.itemsize == 1 else 65535
+    if a.dtype.kind == 'f' and not a.max() > 2: return 1
+    return 255 if not a.max() > 510 else 65535
+
 def _from_array(pixels):
-    "Numbers as an RGB image; the largest says whether they go up to 1, to 255 or to 65535"
+    "Numbers as an RGB image"
     import numpy as np
     from PIL import Image
     a = np.asarray(pixels)
     if a.dtype == bool: a = a.astype('uint8')*255
     if a.ndim not in (2, 3) or (a.ndim == 3 and a.shape[2] not in (1, 3, 4)) or a.dtype.kind not in 'uif' or not a.size:
         raise CourseError(f'an image should be numbers of the shape (height, width) or (height, width, 3); found {a.dtype}, {a.shape}')
-    if a.dtype != np.uint8:
-        top = 65535 if a.max() > 255 else 255 if a.dtype.kind != 'f' or a.max() > 1 else 1
-        a = (np.nan_to_num(a.astype('float64')).clip(0, top)*(255/top)).round().astype('uint8')
+    if a.dtype != np.uint8: a = (np.nan_to_num(a.astype('float64')).clip(0, _top(a))*(255/_top(a))).round().astype('uint8')
     return _to_rgb(Image.fromarray(a[..., 0] if a.shape[2:] == (1,) else a))
 
 # %% ../nbs/workshop/photos.ipynb #6a6dc234
@@ -46,7 +61,16 @@ class BrokenPhoto(CourseError):
         super().__init__(f'{name}: {why}. Leave this file out, or let `check_photos(folder).quarantine()` move all such files aside')
         self.why = why
 
-# %% ../nbs/workshop/photos.ipynb #8056770f
+# %% ../nbs/workshop/photos.ipynb #657b619d
+_damage = (OSError, SyntaxError, ValueError, EOFError, TypeError, AttributeError, struct.error) # what Pillow's decoders raise
+_limit = f'the limit of {MAX_PIXELS:,} pixels'
+
+def _claimed(e):
+    "The number of pixels in Pillow's message about a bomb"
+    number = ''.join(c for c in str(e).partition('pixels')[0] if c.isdigit())
+    return f'{int(number):,} pixels' if number else 'far more pixels'
+
+# %% ../nbs/workshop/photos.ipynb #50631708
 def open_photo(
     source, # A path, bytes, an open file, a PIL image or an array (height × width [× 3], whole numbers or 0–1)
     size: int | None = None, # Side of the square that the caller will shrink it to: lets a JPEG be read faster
@@ -55,7 +79,10 @@ def open_photo(
     from PIL import Image
     if hasattr(source, 'shape'): return _from_array(source)
     if isinstance(source, Image.Image): return _to_rgb(source)
-    name = source if isinstance(source, (str, Path)) else getattr(source, 'name', 'this image')
+    name = str(source) if isinstance(source, (str, os.PathLike)) else getattr(source, 'name', 'this image')
+    if not (isinstance(source, (str, os.PathLike, bytes, bytearray)) or hasattr(source, 'read')):
+        raise CourseError(f'a photo is a path, bytes, an open file, an image or an array; found a {type(source).__name__}')
+    if isinstance(source, (str, os.PathLike)) and Path(source).is_dir(): raise CourseError(f'{name} is a folder; give a photo in it')
     try:
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')
@@ -65,15 +92,8 @@ def open_photo(
             return _to_rgb(im)
     except FileNotFoundError: raise CourseError(f'no such photo: {name}; give the path of a file that exists') from None
     except PermissionError: raise CourseError(f'{name} may not be read; give yourself the permission to read it, or copy it') from None
-    except IsADirectoryError: raise CourseError(f'{name} is a folder; give a photo in it') from None
     except Image.DecompressionBombError as e: raise BrokenPhoto(name, f'{_claimed(e)}, over {_limit}') from None
     except Image.UnidentifiedImageError: raise BrokenPhoto(name, 'not an image in any known format, whatever its name says') from None
-    except (OSError, SyntaxError, ValueError, EOFError) as e: raise BrokenPhoto(name, f'damaged image ({e})') from None
-    except (TypeError, AttributeError): raise CourseError(f'a photo is a path, bytes, an image or an array; found {source!r}') from None
-
-_limit = f'the limit of {MAX_PIXELS:,} pixels'
-
-def _claimed(e):
-    "The number of pixels in Pillow's message about a bomb"
-    number = ''.join(c for c in str(e).partition('pixels')[0] if c.isdigit())
-    return f'{int(number):,} pixels' if number else 'far more pixels'
+    except _damage as e:
+        if getattr(e, 'errno', None): raise CourseError(f'{name} cannot be read: {e.strerror}; the fault is not in the photo') from None
+        raise BrokenPhoto(name, f'damaged image ({e})') from None

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['run_notebook', 'run']
 
-# %% ../nbs/workshop/runner.ipynb #63b27715
+# %% ../nbs/workshop/runner.ipynb #25e80137
 import asyncio
 import os
 import re
@@ -21,7 +21,7 @@ from .hardware import alive, memory, probe
 from .ledger import records
 from .settings import CourseError, absolute, find_lesson, mirror, places
 from .settings import track as choose_track
-from .store import atomic, new_folder, write_json
+from .store import atomic, disk_errors, new_folder, write_json
 
 # %% ../nbs/workshop/runner.ipynb #a3b91318
 def _kernel_manager():
@@ -66,7 +66,7 @@ def _kill(processes):
             if process.is_running(): process.kill()
         except psutil.Error: pass
 
-# %% ../nbs/workshop/runner.ipynb #9ccfa8b4
+# %% ../nbs/workshop/runner.ipynb #0ea34753
 class _Run:
     "A run in progress"
     def __init__(self, nb, result, env, timeout, progress):
@@ -77,7 +77,7 @@ class _Run:
     def save(self):
         "Write the notebook as it is now"
         import nbformat
-        state = 'running' if not self.ending else 'finished' if self.result.ok else self.result.failure.kind
+        state = 'running' if not self.ending else 'crashed' if self.crash else 'finished' if self.result.ok else self.result.failure.kind
         about = dict(run_id=self.result.run_id, track=self.result.track, state=state, pid=os.getpid(), seal=seal(self.nb.cells))
         self.nb.metadata['topdown'] = about
         with atomic(self.result.notebook, 'w', encoding='utf-8') as f: f.write(nbformat.writes(self.nb))
@@ -232,7 +232,7 @@ def run_notebook(
     if run.crash and result.ok: raise run.crash
     return result
 
-# %% ../nbs/workshop/runner.ipynb #4d57a08c
+# %% ../nbs/workshop/runner.ipynb #00455b9d
 def _read(source):
     "A notebook, its outputs emptied"
     import nbformat
@@ -246,7 +246,10 @@ def _read(source):
 
 def _ours(target, source):
     "Refuse to write over a notebook that no run made, that somebody changed, or that another run is writing"
-    if not target.exists(): return
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try: return target.open('x').close() # of two runs that come at once, one makes the file
+        except FileExistsError: pass
     there = _read(target)
     about = there.metadata.get('topdown', {})
     if target.resolve() == Path(source).resolve() or not about: why = 'is there already and no run made it'
@@ -284,7 +287,7 @@ def _settle(track, data):
     if track != 'sample': mirror({**os.environ, **env})
     return track, env
 
-# %% ../nbs/workshop/runner.ipynb #18c9fcca
+# %% ../nbs/workshop/runner.ipynb #b13c47ef
 def run(
     lesson: str, # `1`, `01` or `01_is_it_a_bird`
     track: str | None = None, # 'sample', 'real' or 'full'; by default what `topdown.settings.track` says
@@ -299,7 +302,7 @@ def run(
     track, env = _settle(track, data)
     to = Path(json).expanduser().resolve() if json else None
     if to and not to.parent.is_dir(): raise CourseError(f'--json {json}: there is no folder {Path(json).parent}')
-    if to and (to.is_dir() or not os.access(to if to.exists() else to.parent, os.W_OK)):
+    if to and (to.is_dir() or not os.access(to.parent, os.W_OK)):
         raise CourseError(f'--json {json}: {"that is a folder" if to.is_dir() else "it cannot be written there"}; name a file')
     folder = Path(out).expanduser().resolve() if out else _fresh_folder(found.name)
     run_id = folder.name if not out else f'{found.name}-{time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())}-{os.getpid()}'

@@ -108,7 +108,7 @@ def _check_keys(ini, text, path):
         empty = [k for k in ini[section] if not ini[section][k].strip()]
         if empty: raise CourseError(f"{path}, line {_line(text, section, empty[0])}: {empty[0]} in [{section}] is empty")
 
-# %% ../nbs/workshop/settings.ipynb #1dd8219a
+# %% ../nbs/workshop/settings.ipynb #b257c481
 def _number(ini, section, key, path):
     "A number of settings.ini, or an error that names section, key and value"
     try: number = float(ini[section][key])
@@ -123,8 +123,11 @@ def _check_values(course, path):
         if name not in TRACKS: refuse(f"{unknown('track', name, TRACKS)}")
     address = course.repository
     if not re.fullmatch(r'https?://[^/\s]+/\S+', address): refuse(f'repository should be a web address, found {address!r}')
+    if 'sample' not in course.tracks: refuse(f"tracks lacks sample, with which everybody begins; found {', '.join(course.tracks)}")
     names = [o.name for o in course.lessons]
+    if not names: refuse('there is no section [lesson NN]')
     for name in names:
+        if not re.fullmatch(r'[\w-]+', name): refuse(f"a lesson's name is that of its notebook without .ipynb; found {name!r}")
         if names.count(name) > 1: refuse(f'two lessons have the name {name!r}')
 
 # %% ../nbs/workshop/settings.ipynb #bd12fd1c

@@ -245,7 +245,12 @@ def _move(src, dst):
     shutil.copystat(src, dst)
     os.unlink(src)
 
-# %% ../nbs/workshop/store.ipynb #3f63a490
+# %% ../nbs/workshop/store.ipynb #ddd0c3ed
+def _write_lines(path, records):
+    "The list anew"
+    with atomic(path, 'w') as f: f.writelines(json.dumps(r, ensure_ascii=False) + '\n' for r in records)
+
+# %% ../nbs/workshop/store.ipynb #a5ceb83e
 def set_aside(
     files: list[Path], # What to move
     into: Path, # The folder to move them to
@@ -268,13 +273,14 @@ def set_aside(
         append_line(into/'moved.jsonl', moved[-1])
         try:
             with disk_errors(to): _move(f, to)
-        except (OSError, CourseError) as e: # the file stayed where it was, and `put_back` passes over a line that leads nowhere
+        except (OSError, CourseError) as e: # the file stayed where it was: forget its line
             to.unlink(missing_ok=True)
+            with locked(lines := into/'moved.jsonl'): _write_lines(lines, [r for r in read_lines(lines)[0] if r['to'] != str(to)])
             if isinstance(e, CourseError): raise
             raise CourseError(f"{f} cannot be moved to {into}: {e.strerror}; {into/'moved.jsonl'} lists what was moved before it") from e
     return moved
 
-# %% ../nbs/workshop/store.ipynb #5ed577bb
+# %% ../nbs/workshop/store.ipynb #1e6943b2
 def put_back(
     list_file: Path, # The `moved.jsonl` of a folder, or that folder
 ) -> list[Path]: # The files that are back in their place
@@ -291,7 +297,7 @@ def put_back(
                 dst.parent.mkdir(parents=True, exist_ok=True)
                 _move(src, dst)
             back.append(dst)
-        with atomic(list_file, 'w') as f: f.writelines(json.dumps(r, ensure_ascii=False) + '\n' for r in stay)
+        _write_lines(list_file, stay)
     return back
 
 # %% ../nbs/workshop/store.ipynb #04573c63

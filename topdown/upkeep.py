@@ -69,12 +69,13 @@ def synced(
     install = _block(cells, _is_install, 'code', install_cell(), f'{lesson.name} install')
     return nb | dict(cells=[*cells[:1], row, install, *cells[1:]])
 
-# %% ../nbs/workshop/upkeep.ipynb #d17f8584
+# %% ../nbs/workshop/upkeep.ipynb #9e54ab86
 def _site(text):
     "The text of a _quarto.yml with the title, repository and branch of settings.ini"
     c = course()
-    for key, value in {'title': f'"{c.title}"', 'repo-url': c.repository, 'repo-branch': c.branch}.items():
-        text = re.sub(rf'(?m)^(  {key}: ).*$', lambda found: found[1] + value, text, count=1)
+    for key, value in {'title': c.title, 'repo-url': c.repository, 'repo-branch': c.branch}.items():
+        quoted = json.dumps(value, ensure_ascii=False) # is YAML, too
+        text = re.sub(rf'(?m)^(  {key}: ).*$', lambda found: found[1] + quoted, text, count=1)
     return text
 
 # %% ../nbs/workshop/upkeep.ipynb #bde809ae

@@ -188,7 +188,7 @@ def check_photos(
         else: seen[key] = f; good.append(f)
     return PhotoCheck(folder, good, broken, duplicates)
 
-# %% ../nbs/01_is_it_a_bird.ipynb #9454807a
+# %% ../nbs/01_is_it_a_bird.ipynb #d2a47ec9
 @patch
 def quarantine(
     self: PhotoCheck,
@@ -197,10 +197,12 @@ def quarantine(
     why = self.broken | {f: f'same pixels as {g.name}' for f, g in self.duplicates.items()}
     if not why: return None
     into = new_folder(places()['quarantine']/f"{self.folder.name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    set_aside(list(why), into, list(why.values()))
+    try: set_aside(list(why), into, list(why.values()))
+    finally:
+        if not any(into.iterdir()): into.rmdir() # nothing could be moved
     return into
 
-# %% ../nbs/01_is_it_a_bird.ipynb #73bf537f
+# %% ../nbs/01_is_it_a_bird.ipynb #d28e1805
 def _small_photo(source, size):
     "One photo as an array of 3 × size × size, the order in which it is fastest to copy"
     from simplejpeg import decode_jpeg, decode_jpeg_header
@@ -208,7 +210,8 @@ def _small_photo(source, size):
     try:
         data = Path(source).read_bytes()
         height, width, colours, _ = decode_jpeg_header(data)
-        if colours != 'YCbCr' or b'Exif\0\0' in data or min(height, width) >= 2*size: raise ValueError('better done by Pillow')
+        turned = b'Exif\0\0' in data or b'tiff:Orientation' in data # perhaps
+        if colours != 'YCbCr' or turned or min(height, width) >= 2*size: raise ValueError('better done by Pillow')
         im = torch.from_numpy(decode_jpeg(data)).permute(2, 0, 1)[None]
     except (TypeError, ValueError, OSError): return np.asarray(open_photo(source, size).resize((size, size), 2)).transpose(2, 0, 1)
     return interpolate(im, size=(size, size), mode='bilinear', antialias=True)[0].numpy()
@@ -377,7 +380,7 @@ def photo_button(
     pick.observe(answer, names='value')
     return w.VBox([pick, said])
 
-# %% ../nbs/01_is_it_a_bird.ipynb #1afce5ca
+# %% ../nbs/01_is_it_a_bird.ipynb #715445d8
 def worst_mistakes(
     p: np.ndarray, # (photos, classes), probabilities
     labels: list, # The given label of each photo
@@ -386,5 +389,5 @@ def worst_mistakes(
     "Sort photos by the probability of their given label, lowest first"
     column, labels = {str(c): i for i, c in enumerate(classes)}, list(map(str, labels))
     missing = sorted(set(labels) - set(column))
-    if missing: raise CourseError(f'labels that the classifier does not know: {", ".join(missing)}; it knows {", ".join(classes)}')
+    if missing: raise CourseError(f'labels that the classifier does not know: {", ".join(missing)}; it knows {", ".join(column)}')
     return np.argsort(np.asarray(p)[np.arange(len(labels)), [column[c] for c in labels]], kind='stable')
