@@ -26,7 +26,6 @@ def verdict(lesson, metric, track, value):
     of = [c for c in contracts(kind='benchmark') if (c['lesson'], c['metric'], c['track']) == (lesson, metric, track)]
     for c, _, kept in check([dict(lesson=lesson, metric=metric, track=track, value=value)], of):
         print(f'{metric}, {track} track: {value:.4g}, to be at {"most" if c["better"] == "lower" else "least"} {c["bound"]:g}: {"kept" if kept else "MISSED"}')
-    if not of: print(f'{metric}, {track} track: {value:.4g}, no bound set')
 
 
 def options(text, runs):

@@ -2,6 +2,7 @@
 
 python benchmarks/whole.py [--runs 1] [--data FOLDER]
 """
+import os
 import statistics
 import tempfile
 
@@ -10,6 +11,8 @@ from common import heading, options, spread, verdict
 
 def main():
     args = options(__doc__.splitlines()[0], 1)
+    home = tempfile.TemporaryDirectory(ignore_cleanup_errors=True) # not the reader's own ledger; the first run also makes the data
+    os.environ['TOPDOWN_HOME'] = home.name
     from topdown.runner import run
     from topdown.settings import course
     heading('Whole lessons', 'topdown-course', 'fastai', 'torch', 'nbclient')

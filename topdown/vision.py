@@ -202,13 +202,13 @@ def quarantine(
         if not any(into.iterdir()): into.rmdir() # nothing could be moved
     return into
 
-# %% ../nbs/01_is_it_a_bird.ipynb #d28e1805
+# %% ../nbs/01_is_it_a_bird.ipynb #f92015dc
 def _small_photo(source, size):
     "One photo as an array of 3 × size × size, the order in which it is fastest to copy"
     from simplejpeg import decode_jpeg, decode_jpeg_header
     from torch.nn.functional import interpolate
     try:
-        data = Path(source).read_bytes()
+        with open(source if isinstance(source, (str, Path)) else '', 'rb') as f: data = f.read()
         height, width, colours, _ = decode_jpeg_header(data)
         turned = b'Exif\0\0' in data or b'tiff:Orientation' in data # perhaps
         if colours != 'YCbCr' or turned or min(height, width) >= 2*size: raise ValueError('better done by Pillow')
@@ -216,7 +216,7 @@ def _small_photo(source, size):
     except (TypeError, ValueError, OSError): return np.asarray(open_photo(source, size).resize((size, size), 2)).transpose(2, 0, 1)
     return interpolate(im, size=(size, size), mode='bilinear', antialias=True)[0].numpy()
 
-# %% ../nbs/01_is_it_a_bird.ipynb #c9b6346c
+# %% ../nbs/01_is_it_a_bird.ipynb #decd5f97
 @lru_cache
 def _threads(workers, process):
     "Threads that stay, because starting them takes longer than reading a few photos; a forked process needs its own"
@@ -233,8 +233,8 @@ def load_photos(
     if not files: raise CourseError('no photos to load: the list of files is empty')
     out = np.empty((len(files), 3, size, size), dtype='uint8')
     def some(start):
-        for i, f in enumerate(files[start:start + 8], start): out[i] = _small_photo(f, size)
-    list(_threads(workers, os.getpid()).map(some, range(0, len(files), 8)))
+        for i, f in enumerate(files[start:start + 16], start): out[i] = _small_photo(f, size)
+    list(_threads(workers, os.getpid()).map(some, range(0, len(files), 16)))
     return out.transpose(0, 2, 3, 1)
 
 # %% ../nbs/01_is_it_a_bird.ipynb #d62aad60
