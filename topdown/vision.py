@@ -43,7 +43,7 @@ def diagram(
     ax.set(xlim=(min(xs) - 0.6, max(xs) + 0.6), ylim=(min(ys) - 0.6, max(ys) + 0.6)); ax.axis('off')
     return picture(alt, fig)
 
-# %% ../nbs/01_is_it_a_bird.ipynb #ad07392d
+# %% ../nbs/01_is_it_a_bird.ipynb #65562cbe
 def region_means(
     photo, # Anything that `open_photo` takes
     cells: int = 8, # Regions along each side
@@ -67,7 +67,7 @@ def pixel_figure(
     for (r, c), light in np.ndenumerate(means.mean(2)):
         numbers, ink = '\n'.join(f'{v:.0f}' for v in means[r, c]), 'black' if light > 110 else 'white'
         right.text(c, r, numbers, ha='center', va='center', fontsize=6.5, color=ink)
-    left.set_title('what you see'); right.set_title('what the computer gets: red, green, blue')
+    left.set_title('what you see'); right.set_title('averages of what the computer gets: red, green, blue')
     for ax in (left, right): ax.axis('off')
     return picture(f'A photo, and beside it the same photo as {cells} by {cells} squares of colour, each with its red, green and '
                    'blue value.', fig, dpi=90)
@@ -103,7 +103,7 @@ def bird_or_other(
     "The answer that we want for a photo: is it in the folder `bird`?"
     return 'bird' if Path(path).parent.name == 'bird' else 'other'
 
-# %% ../nbs/01_is_it_a_bird.ipynb #65f42ef0
+# %% ../nbs/01_is_it_a_bird.ipynb #1b64679e
 def _ddgs_images(query, n):
     "Image addresses from DuckDuckGo, through the package `ddgs`"
     from ddgs import DDGS
@@ -116,7 +116,7 @@ def search_photos(
 ) -> list[str]: # Addresses of images; empty if the search failed
     "Search the web for photos; a search that fails says why and returns an empty list"
     if not may_use_network():
-        why = 'the sample track uses no network' if track() == 'sample' else 'that needs TOPDOWN_TRACK=real, not a folder of data alone'
+        why = 'the sample track uses no network' if track() == 'sample' else 'TOPDOWN_DATA alone uses no network; TOPDOWN_TRACK=real does'
         print(f'no search for {query!r}: {why}; the course\'s own photos will do'); return []
     try: found = list(dict.fromkeys(engine(query, n)))[:n]
     except Exception as e:
