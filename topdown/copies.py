@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['REMAKABLE', 'MADE_BY_YOU', 'copy_lesson', 'lessons_named', 'Place', 'inventory', 'empty', 'put_away']
 
-# %% ../nbs/workshop/copies.ipynb #808525a9
+# %% ../nbs/workshop/copies.ipynb #92835900
+import math
 import os
 import re
 import shutil
@@ -105,13 +106,14 @@ def inventory(
     "Every place that the course writes to, and how much lies there"
     return [Place(name, path, _contents.get(name, ''), path.exists(), *_count(path)) for name, path in places(env).items()]
 
-# %% ../nbs/workshop/copies.ipynb #91186dce
+# %% ../nbs/workshop/copies.ipynb #d97bc468
 REMAKABLE, MADE_BY_YOU = ('cache', 'runs'), ('lessons', 'photos', 'quarantine', 'ledger')
 
 def _busy(folder):
     "A run's folder whose process is still at work"
     pid = re.search(r'Z-(\d+)(-\d+)?$', folder.name)
-    return bool(pid) and alive(int(pid[1]), folder.stat().st_mtime)
+    try: return bool(pid) and alive(int(pid[1]), folder.stat().st_mtime)
+    except OSError: return False # gone meanwhile
 
 def _sealed(path):
     "Whether this is a notebook as a run left it"
@@ -121,9 +123,9 @@ def _sealed(path):
 def _changed(folder):
     "A run's folder into which somebody wrote: a changed notebook, or a file that is younger than the notebook"
     files = [o for o in folder.rglob('*') if o.is_file()]
-    others = [o for o in files if not _sealed(o)]
-    end = max((o.stat().st_mtime for o in files if o not in others), default=0) + 1 # a run writes its notebook last
-    return any(o.suffix == '.ipynb' or (end > 1 and o.stat().st_mtime > end) for o in others)
+    sealed = {o for o in files if _sealed(o)}
+    end = max((o.stat().st_mtime for o in sealed), default=math.inf) + 1 # a run writes its notebook last
+    return any(o.suffix == '.ipynb' or o.stat().st_mtime > end for o in files if o not in sealed)
 
 # %% ../nbs/workshop/copies.ipynb #214d2667
 def empty(

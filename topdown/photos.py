@@ -34,7 +34,7 @@ def _upright(im):
     except Exception: return im # the notes are written by a thousand programs, and Pillow has many ways to stumble over them
     return im.transpose(Image.Transpose[way]) if way else im
 
-# %% ../nbs/workshop/photos.ipynb #d9325005
+# %% ../nbs/workshop/photos.ipynb #ca6361ee
 def _top(a):
     "How far the numbers of an image go: 1, 255 or 65535"
     if a.dtype.kind == 'u' and a.dtype.itemsize <= 2: return 255 if a.dtype.itemsize == 1 else 65535
@@ -49,7 +49,9 @@ def _from_array(pixels):
     if a.dtype == bool: a = a.astype('uint8')*255
     if a.ndim not in (2, 3) or (a.ndim == 3 and a.shape[2] not in (1, 3, 4)) or a.dtype.kind not in 'uif' or not a.size:
         raise CourseError(f'an image should be numbers of the shape (height, width) or (height, width, 3); found {a.dtype}, {a.shape}')
-    if a.dtype != np.uint8: a = (np.nan_to_num(a.astype('float64')).clip(0, _top(a))*(255/_top(a))).round().astype('uint8')
+    if a.dtype != np.uint8:
+        top = _top(a)
+        a = (np.nan_to_num(a.astype('float64')).clip(0, top)*(255/top)).round().astype('uint8')
     return _to_rgb(Image.fromarray(a[..., 0] if a.shape[2:] == (1,) else a))
 
 # %% ../nbs/workshop/photos.ipynb #6a6dc234

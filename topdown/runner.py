@@ -232,7 +232,7 @@ def run_notebook(
     if run.crash and result.ok: raise run.crash
     return result
 
-# %% ../nbs/workshop/runner.ipynb #00455b9d
+# %% ../nbs/workshop/runner.ipynb #904ceb32
 def _read(source):
     "A notebook, its outputs emptied"
     import nbformat
@@ -253,8 +253,8 @@ def _ours(target, source):
     there = _read(target)
     about = there.metadata.get('topdown', {})
     if target.resolve() == Path(source).resolve() or not about: why = 'is there already and no run made it'
-    elif about.get('state') == 'running' and alive(about.get('pid', 0), target.stat().st_mtime): why = 'is being written by another run'
     elif not made_by_a_run(there): why = 'was changed since a run made it'
+    elif about['state'] == 'running' and alive(about['pid'], target.stat().st_mtime): why = 'is being written by another run'
     else: return
     raise CourseError(f'{target} {why}; choose another folder for --out, so that nothing is lost')
 

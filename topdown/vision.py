@@ -202,13 +202,14 @@ def quarantine(
         if not any(into.iterdir()): into.rmdir() # nothing could be moved
     return into
 
-# %% ../nbs/01_is_it_a_bird.ipynb #f92015dc
+# %% ../nbs/01_is_it_a_bird.ipynb #865668e3
 def _small_photo(source, size):
     "One photo as an array of 3 × size × size, the order in which it is fastest to copy"
     from simplejpeg import decode_jpeg, decode_jpeg_header
     from torch.nn.functional import interpolate
     try:
-        with open(source if isinstance(source, (str, Path)) else '', 'rb') as f: data = f.read()
+        if not isinstance(source, (str, Path)): raise TypeError('not a file')
+        with open(source, 'rb') as f: data = f.read()
         height, width, colours, _ = decode_jpeg_header(data)
         turned = b'Exif\0\0' in data or b'tiff:Orientation' in data # perhaps
         if colours != 'YCbCr' or turned or min(height, width) >= 2*size: raise ValueError('better done by Pillow')
