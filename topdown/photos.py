@@ -63,19 +63,29 @@ class BrokenPhoto(CourseError):
         super().__init__(f'{name}: {why}. Leave this file out, or let `check_photos(folder).quarantine()` move all such files aside')
         self.why = why
 
-# %% ../nbs/workshop/photos.ipynb #657b619d
+# %% ../nbs/workshop/photos.ipynb #14383bcd
 _damage = (OSError, SyntaxError, ValueError, EOFError, TypeError, AttributeError, struct.error) # what Pillow's decoders raise
-_limit = f'the limit of {MAX_PIXELS:,} pixels'
-
 def _claimed(e):
     "The number of pixels in Pillow's message about a bomb"
     number = ''.join(c for c in str(e).partition('pixels')[0] if c.isdigit())
     return f'{int(number):,} pixels' if number else 'far more pixels'
 
-# %% ../nbs/workshop/photos.ipynb #50631708
+# %% ../nbs/workshop/photos.ipynb #4925e57b
+def _read(source, name, size, formats, limit):
+    "A file or bytes as an upright RGB image; Pillow's errors pass through"
+    from PIL import Image
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        im = Image.open(io.BytesIO(source) if isinstance(source, (bytes, bytearray)) else source, formats=formats)
+        if im.width*im.height > limit: raise BrokenPhoto(name, f'{im.width:,} × {im.height:,} pixels, over the limit of {limit:,} pixels')
+        if size: im.draft('RGB', (size, size))
+        return _to_rgb(im)
+
 def open_photo(
     source, # A path, bytes, an open file, a PIL image or an array (height × width [× 3], whole numbers or 0–1)
     size: int | None = None, # Side of the square that the caller will shrink it to: lets a JPEG be read faster
+    formats: tuple | None = None, # Formats to accept, as Pillow calls them: ('JPEG', 'PNG'); all by default
+    limit: int = MAX_PIXELS, # Width × height of the largest image to accept
 ): # A PIL image, mode RGB, upright; a `BrokenPhoto` if the file is damaged, a `CourseError` if it cannot be read
     "Open a photo, whatever its format, or say what is wrong with it"
     from PIL import Image
@@ -85,17 +95,13 @@ def open_photo(
     if not (isinstance(source, (str, os.PathLike, bytes, bytearray)) or hasattr(source, 'read')):
         raise CourseError(f'a photo is a path, bytes, an open file, an image or an array; found a {type(source).__name__}')
     if isinstance(source, (str, os.PathLike)) and Path(source).is_dir(): raise CourseError(f'{name} is a folder; give a photo in it')
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            im = Image.open(io.BytesIO(source) if isinstance(source, (bytes, bytearray)) else source)
-            if im.width*im.height > MAX_PIXELS: raise BrokenPhoto(name, f'{im.width:,} × {im.height:,} pixels, over {_limit}')
-            if size: im.draft('RGB', (size, size))
-            return _to_rgb(im)
+    try: return _read(source, name, size, formats, limit)
     except FileNotFoundError: raise CourseError(f'no such photo: {name}; give the path of a file that exists') from None
     except PermissionError: raise CourseError(f'{name} may not be read; give yourself the permission to read it, or copy it') from None
-    except Image.DecompressionBombError as e: raise BrokenPhoto(name, f'{_claimed(e)}, over {_limit}') from None
-    except Image.UnidentifiedImageError: raise BrokenPhoto(name, 'not an image in any known format, whatever its name says') from None
+    except Image.DecompressionBombError as e: raise BrokenPhoto(name, f'{_claimed(e)}, over the limit of {limit:,} pixels') from None
+    except Image.UnidentifiedImageError:
+        known = f'one of the formats that are read here ({", ".join(formats)})' if formats else 'any known format'
+        raise BrokenPhoto(name, f'not an image in {known}, whatever its name says') from None
     except _damage as e:
         if getattr(e, 'errno', None): raise CourseError(f'{name} cannot be read: {e.strerror}; the fault is not in the photo') from None
         raise BrokenPhoto(name, f'damaged image ({e})') from None
