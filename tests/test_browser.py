@@ -16,15 +16,27 @@ from nbformat.v4 import new_code_cell, new_notebook
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.browser
 
+CLEANER = """import numpy as np
+from topdown.cleaning import Decisions, PhotoCleaner
+from topdown.data import get
+from topdown.settings import places
+birds = get('birds')
+some = birds.files[::60]
+labels = [birds.label(f) for f in some]
+classes = sorted({birds.label(f) for f in birds.files})
+p = np.random.default_rng(0).dirichlet(np.ones(len(classes)), len(some))"""
+
 
 @pytest.fixture(scope='module')
 def lab(tmp_path_factory):
     "A JupyterLab server on loopback over copies of the lessons; its address"
     folder = tmp_path_factory.mktemp('lab')
     for p in (ROOT/'nbs').glob('*.ipynb'): shutil.copy(p, folder)
-    cells = ['from topdown.data import get\nfrom topdown.vision import pixel_inspector', "pixel_inspector(get('birds').files[0], 6)"]
-    nbformat.write(new_notebook(cells=[new_code_cell(c) for c in cells],
-                                metadata={'kernelspec': {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}}), folder/'widget.ipynb')
+    def notebook(name, *cells):
+        kernel = {'kernelspec': {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}}
+        nbformat.write(new_notebook(cells=[new_code_cell(c) for c in cells], metadata=kernel), folder/name)
+    notebook('widget.ipynb', 'from topdown.data import get\nfrom topdown.vision import pixel_inspector', "pixel_inspector(get('birds').files[0], 6)")
+    notebook('cleaner.ipynb', CLEANER, "PhotoCleaner(some, labels, p, classes, Decisions(places()['home']/'cleaning'/'browser.csv', birds.path), page=6)")
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
@@ -117,3 +129,47 @@ def test_lesson_as_slides(lab, page):
         page.wait_for_timeout(150)
     assert len(seen) > 40, f'only {len(seen)} slides were reached: {list(seen)[-3:]}'
     assert max(seen.values()) <= 600, f'a slide is too tall to be seen at once: {max(seen.items(), key=lambda o: o[1])}'
+
+
+def test_cleaner_by_keyboard_alone(lab, page):
+    written = Path(os.environ['TOPDOWN_HOME'])/'cleaning'/'browser.csv'
+    def listed(): return written.read_text(encoding='utf-8-sig').splitlines()[1:] if written.exists() else []
+    def until_listed(rows):
+        end = time.monotonic() + 30
+        while listed() != rows:
+            assert time.monotonic() < end, f'{listed()} instead of {rows}; {page.locator(".topdown-cleaner [role=status]").inner_text()}'
+            page.wait_for_timeout(50)
+    def tab_to(number):
+        "Press Tab until the choice of that photo has the focus"
+        label = 'document.activeElement?.labels?.[0]?.innerText ?? document.activeElement?.innerText ?? ""'
+        for _ in range(120):
+            if page.evaluate(label).startswith(number): return
+            page.keyboard.press('Tab')
+        raise AssertionError(f'Tab does not reach {number}')
+    page.goto(f'{lab}/lab/workspaces/cleaner/tree/cleaner.ipynb')
+    page.wait_for_selector('text=Python 3 (ipykernel) | Idle')
+    def run_both():
+        page.locator('.jp-Notebook .jp-CodeCell').first.click()
+        page.keyboard.press('Shift+Enter'); page.keyboard.press('Control+Enter') # which keeps the focus on the cell
+    until(page, run_both, '.topdown-cleaner select >> nth=7', 90)
+    photos = page.locator('.topdown-cleaner img')
+    alts = [photos.nth(i).get_attribute('alt') for i in range(photos.count())]
+    assert len(alts) == 6 and all(alt.startswith('Photo ') for alt in alts)
+    tab_to('1:'); page.keyboard.type('set')
+    page.wait_for_selector('.topdown-cleaner [role=status]:has-text("1 set aside")')
+    first = listed()
+    assert len(first) == 1 and first[0].endswith(',set aside,')
+    page.keyboard.press('Tab')
+    for key in ('b', 'Home', 'ArrowDown'): page.keyboard.press(key) # JupyterLab has commands on these keys
+    page.wait_for_selector('.topdown-cleaner [role=status]:has-text("1 keep")')
+    assert page.locator('.jp-Notebook .jp-CodeCell').count() == 2
+    both = listed()
+    assert both[0] == first[0] and both[1].endswith(',keep,')
+    tab_to('Undo'); page.keyboard.press('Enter')
+    until_listed(first)
+    page.keyboard.press('Shift+Tab'); page.keyboard.press('Enter') # the next page; its first choice gets the focus
+    page.wait_for_selector('.topdown-cleaner [role=status]:has-text("Page 2 of 2")')
+    page.wait_for_function('() => document.activeElement.labels?.[0]?.innerText.startsWith("1:")')
+    page.keyboard.press('ArrowDown')
+    page.wait_for_selector('.topdown-cleaner [role=status]:has-text("1 keep")')
+    assert len(listed()) == 2

@@ -14,8 +14,8 @@ from safetensors.torch import save
 
 import topdown.store as store
 from topdown.settings import CourseError
-from topdown.store import (append_line, atomic, atomic_folder, disk_errors, load_tensors, locked, put_back, read_lines, save_tensors,
-                           set_aside, sha256, tree_sha256, write_json)
+from topdown.store import (append_line, atomic, atomic_folder, disk_errors, load_tensors, locked, moved_files, put_back, read_lines,
+                           save_tensors, set_aside, sha256, tree_sha256, write_json)
 
 posix = pytest.mark.skipif(os.name == 'nt', reason='signals of POSIX systems')
 
@@ -225,6 +225,32 @@ def test_set_aside_interrupted_before_the_move_loses_nothing(tmp_path, monkeypat
     monkeypatch.undo()
     assert (tmp_path/'a.jpg').read_text() == 'photo'
     assert put_back(tmp_path/'aside') == [] and (tmp_path/'a.jpg').read_text() == 'photo'
+
+
+def test_an_interrupted_move_is_begun_anew(tmp_path, monkeypatch):
+    (tmp_path/'a.jpg').write_text('photo')
+    def stop(*args): raise KeyboardInterrupt
+    with monkeypatch.context() as m:
+        m.setattr(store, '_move', stop)
+        for _ in range(2):
+            with pytest.raises(KeyboardInterrupt): set_aside([tmp_path/'a.jpg'], tmp_path/'aside', 'test', tmp_path/'list.jsonl')
+    assert moved_files(tmp_path/'list.jsonl') == {}
+    set_aside([tmp_path/'a.jpg'], tmp_path/'aside', 'test', tmp_path/'list.jsonl')
+    assert [p.name for p in (tmp_path/'aside').iterdir()] == ['a.jpg'] and len(read_lines(tmp_path/'list.jsonl')[0]) == 1
+    assert moved_files(tmp_path/'list.jsonl') == {tmp_path/'a.jpg': tmp_path/'aside'/'a.jpg'}
+
+
+def test_old_places_stay_free_and_moves_are_undone_from_the_last(tmp_path):
+    for who in 'ab':
+        (tmp_path/who).mkdir()
+        (tmp_path/who/'1.jpg').write_text(who)
+    listed = tmp_path/'list.jsonl'
+    set_aside([tmp_path/'a'/'1.jpg'], tmp_path/'c', 'test', listed)
+    set_aside([tmp_path/'b'/'1.jpg'], tmp_path/'a', 'test', listed)
+    assert (tmp_path/'a'/'1-2.jpg').read_text() == 'b' and not (tmp_path/'a'/'1.jpg').exists()
+    set_aside([tmp_path/'a'/'1-2.jpg'], tmp_path/'c', 'test', listed)
+    assert put_back(listed) == [tmp_path/'a'/'1-2.jpg', tmp_path/'b'/'1.jpg', tmp_path/'a'/'1.jpg']
+    assert [(tmp_path/who/'1.jpg').read_text() for who in 'ab'] == ['a', 'b'] and read_lines(listed) == ([], [])
 
 
 def test_set_aside_to_another_disk(tmp_path, monkeypatch):

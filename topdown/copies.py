@@ -78,10 +78,11 @@ def lessons_named(
     "The lessons that a name on the command line stands for"
     return list(course().lessons) if str(name).lower() == 'all' else [find_lesson(name)]
 
-# %% ../nbs/workshop/copies.ipynb #ca8962fb
+# %% ../nbs/workshop/copies.ipynb #d9969269
 _contents = {'home': 'everything below, except perhaps the cache', 'lessons': 'your working copies of the notebooks',
              'runs': 'executed notebooks of `topdown run`', 'photos': 'photos that a search downloaded',
-             'quarantine': 'files that a check set aside', 'ledger': 'one line for each result that a lesson reached',
+             'quarantine': 'files that a check set aside', 'cleaning': 'lists of what you decided about photos',
+             'models': 'saved models', 'ledger': 'one line for each result that a lesson reached',
              'cache': 'data sets and weights that can be made or fetched again'}
 
 @dataclass
@@ -106,8 +107,8 @@ def inventory(
     "Every place that the course writes to, and how much lies there"
     return [Place(name, path, _contents.get(name, ''), path.exists(), *_count(path)) for name, path in places(env).items()]
 
-# %% ../nbs/workshop/copies.ipynb #d97bc468
-REMAKABLE, MADE_BY_YOU = ('cache', 'runs'), ('lessons', 'photos', 'quarantine', 'ledger')
+# %% ../nbs/workshop/copies.ipynb #3e2212ff
+REMAKABLE, MADE_BY_YOU = ('cache', 'runs'), ('lessons', 'photos', 'quarantine', 'cleaning', 'models', 'ledger')
 
 def _busy(folder):
     "A run's folder whose process is still at work"

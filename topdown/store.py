@@ -4,10 +4,12 @@
 
 # %% auto #0
 __all__ = ['disk_errors', 'atomic', 'atomic_folder', 'locked', 'append_line', 'read_lines', 'write_gz', 'write_json', 'read_json',
-           'sha256', 'tree_sha256', 'new_folder', 'set_aside', 'put_back', 'save_tensors', 'load_tensors']
+           'sha256', 'tree_sha256', 'new_folder', 'set_aside', 'put_back', 'moved_files', 'save_tensors',
+           'load_tensors']
 
-# %% ../nbs/workshop/store.ipynb #e0d79fc1
+# %% ../nbs/workshop/store.ipynb #f5a5c751
 import errno
+import filecmp
 import hashlib
 import json
 import os
@@ -227,12 +229,13 @@ def new_folder(
             try: folder.mkdir(); return folder
             except FileExistsError: pass
 
-# %% ../nbs/workshop/store.ipynb #da53a490
-def _free_name(into, name):
-    "Reserve a name in folder `into` that nobody has: 'a.jpg', 'a-2.jpg', 'a-3.jpg' …"
+# %% ../nbs/workshop/store.ipynb #090abad4
+def _free_name(into, name, taken):
+    "Reserve a name in folder `into` that nobody has, and none of the paths `taken`: 'a.jpg', 'a-2.jpg', 'a-3.jpg' …"
     stem, ending = os.path.splitext(name)
     for i in range(1, 1_000_000):
         path = into/(name if i == 1 else f'{stem}-{i}{ending}')
+        if str(path) in taken: continue
         try: os.close(os.open(path, os.O_CREAT | os.O_EXCL)); return path
         except FileExistsError: pass
 
@@ -245,42 +248,67 @@ def _move(src, dst):
     shutil.copystat(src, dst)
     os.unlink(src)
 
-# %% ../nbs/workshop/store.ipynb #ddd0c3ed
+# %% ../nbs/workshop/store.ipynb #3a28703b
 def _write_lines(path, records):
     "The list anew"
     with atomic(path, 'w') as f: f.writelines(json.dumps(r, ensure_ascii=False) + '\n' for r in records)
 
-# %% ../nbs/workshop/store.ipynb #a5ceb83e
-def set_aside(
-    files: list[Path], # What to move
-    into: Path, # The folder to move them to
-    reasons: str | list[str] | dict, # Why: one text for all, one for each, or a dict from file to text
-) -> list[dict]: # One record for each file: "from", "to", "reason", "time"
-    "Move files into a folder with a list of where they came from; nothing is deleted or overwritten"
-    files, into = [Path(os.path.abspath(f)) for f in files], Path(os.path.abspath(into))
-    if isinstance(reasons, str): reasons = [reasons] * len(files)
-    if isinstance(reasons, dict): reasons = [{os.path.abspath(k): v for k, v in reasons.items()}[str(f)] for f in files]
+def _check_movable(files, reasons):
+    "Refuse, before anything is moved, what cannot be moved"
     if len(files) != len(reasons): raise CourseError(f"{len(files)} files to set aside, and {len(reasons)} reasons")
     missing = [f for f in files if not f.exists()]
     if missing: raise CourseError(f"no file {missing[0]} to set aside")
     fixed = [f.parent for f in files if not os.access(f.parent, os.W_OK)]
     if fixed: raise CourseError(f"nothing was moved: the folder {fixed[0]} is read-only; make it writable, or work on a copy of it")
+
+# %% ../nbs/workshop/store.ipynb #771e115a
+def _is_empty(path): return path.is_file() and not path.stat().st_size
+
+def _unfinished(record):
+    "Is the file still, or again, in its old place?"
+    src, dst = Path(record['from']), Path(record['to'])
+    return src.exists() and (not dst.exists() or _is_empty(dst) or filecmp.cmp(src, dst, shallow=False))
+
+def _begin_anew(lines, files):
+    "Forget unfinished moves of `files`, with the names that were reserved for them; which old places does the list know?"
+    if not lines.exists(): return set()
+    with locked(lines):
+        records = read_lines(lines)[0]
+        undone = [r for r in records if Path(r['from']) in files and _unfinished(r)]
+        for r in undone:
+            if _is_empty(Path(r['to'])): os.unlink(r['to'])
+        if undone: _write_lines(lines, [r for r in records if r not in undone])
+    return {r['from'] for r in records}
+
+# %% ../nbs/workshop/store.ipynb #bd0a6899
+def set_aside(
+    files: list[Path], # What to move
+    into: Path, # The folder to move them to
+    reasons: str | list[str] | dict, # Why: one text for all, one for each, or a dict from file to text
+    list_file: Path | None = None, # The list to keep; `moved.jsonl` in the folder `into` by default
+) -> list[dict]: # One record for each file: "from", "to", "reason", "time"
+    "Move files into a folder with a list of where they came from; nothing is deleted or overwritten"
+    files, into = [Path(os.path.abspath(f)) for f in files], Path(os.path.abspath(into))
+    if isinstance(reasons, str): reasons = [reasons] * len(files)
+    if isinstance(reasons, dict): reasons = [{os.path.abspath(k): v for k, v in reasons.items()}[str(f)] for f in files]
+    _check_movable(files, reasons)
+    lines, moved = Path(list_file or into/'moved.jsonl'), []
     with disk_errors(into/'moved.jsonl'): into.mkdir(parents=True, exist_ok=True)
-    moved = []
+    old_places = _begin_anew(lines, files) | {str(f) for f in files}
     for f, reason in zip(files, reasons):
-        with disk_errors(into/f.name): to = _free_name(into, f.name)
+        with disk_errors(into/f.name): to = _free_name(into, f.name, old_places)
         moved.append({'from': str(f), 'to': str(to), 'reason': reason, 'time': datetime.now(timezone.utc).isoformat(timespec='seconds')})
-        append_line(into/'moved.jsonl', moved[-1])
+        append_line(lines, moved[-1])
         try:
             with disk_errors(to): _move(f, to)
         except (OSError, CourseError) as e: # the file stayed where it was: forget its line
             to.unlink(missing_ok=True)
-            with locked(lines := into/'moved.jsonl'): _write_lines(lines, [r for r in read_lines(lines)[0] if r['to'] != str(to)])
+            with locked(lines): _write_lines(lines, [r for r in read_lines(lines)[0] if r['to'] != str(to)])
             if isinstance(e, CourseError): raise
-            raise CourseError(f"{f} cannot be moved to {into}: {e.strerror}; {into/'moved.jsonl'} lists what was moved before it") from e
+            raise CourseError(f"{f} cannot be moved to {into}: {e.strerror}; {lines} lists what was moved before it") from e
     return moved
 
-# %% ../nbs/workshop/store.ipynb #1e6943b2
+# %% ../nbs/workshop/store.ipynb #1bece205
 def put_back(
     list_file: Path, # The `moved.jsonl` of a folder, or that folder
 ) -> list[Path]: # The files that are back in their place
@@ -289,16 +317,25 @@ def put_back(
     if not list_file.is_file(): raise CourseError(f"no list {list_file} of files that were set aside")
     back, stay = [], []
     with locked(list_file):
-        for r in read_lines(list_file)[0]:
+        for r in reversed(read_lines(list_file)[0]): # the last move first
             src, dst = Path(r['to']), Path(r['from'])
             if not src.exists(): continue
-            if dst.exists(): stay.append(r); continue
+            if dst.exists():
+                if _is_empty(src) and not _is_empty(dst): src.unlink() # no photo, only the name that an interrupted move had reserved
+                stay.append(r); continue
             with disk_errors(dst):
                 dst.parent.mkdir(parents=True, exist_ok=True)
                 _move(src, dst)
             back.append(dst)
-        _write_lines(list_file, stay)
+        _write_lines(list_file, stay[::-1])
     return back
+
+# %% ../nbs/workshop/store.ipynb #6680a70d
+def moved_files(
+    list_file: Path, # A list that `set_aside` keeps; a missing one counts as empty
+) -> dict[Path, Path]: # Old place → new place; moves that were interrupted or put back are not among them
+    "What a list of moved files says"
+    return {Path(r['from']): Path(r['to']) for r in read_lines(list_file)[0] if not _unfinished(r)}
 
 # %% ../nbs/workshop/store.ipynb #04573c63
 def save_tensors(
