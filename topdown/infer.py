@@ -6,9 +6,10 @@
 __all__ = ['FORMATS', 'UPLOAD_PIXELS', 'MANIFEST_FORMAT', 'photo_pixels', 'sealed', 'read_manifest', 'tiny_model',
            'by_probability', 'OnnxModel']
 
-# %% ../nbs/workshop/infer.ipynb #050b598e
+# %% ../nbs/workshop/infer.ipynb #c750eaf0
 import hashlib
 import json
+import os
 from pathlib import Path
 
 from .photos import MAX_PIXELS, open_photo
@@ -30,7 +31,7 @@ def photo_pixels(
     from PIL import Image
     return np.array(open_photo(photo, formats=formats, limit=limit).resize((size, size), Image.Resampling.BILINEAR))
 
-# %% ../nbs/workshop/infer.ipynb #65e5b901
+# %% ../nbs/workshop/infer.ipynb #789d773a
 MANIFEST_FORMAT = 'topdown-photo-model'
 
 def sealed(
@@ -38,7 +39,8 @@ def sealed(
 ) -> dict: # The same, with its seal
     "A manifest with the SHA-256 of its other entries"
     rest = {k: v for k, v in json.loads(json.dumps(manifest)).items() if k != 'seal'}
-    text = json.dumps(rest, sort_keys=True, ensure_ascii=False, separators=(',', ':'))
+    words = {k: v for k, v in rest.items() if k not in ('file', 'sha256', 'bytes')} # these are checked against the file itself
+    text = json.dumps(words, sort_keys=True, ensure_ascii=False, separators=(',', ':'))
     return rest | {'seal': hashlib.sha256(text.encode()).hexdigest()}
 
 # %% ../nbs/workshop/infer.ipynb #3ba1b999
@@ -64,9 +66,10 @@ def read_manifest(
     if not isinstance(m['size'], int) or not 1 <= m['size'] <= 4096: refuse(f"size should be a number of pixels, found {m['size']!r}")
     return m
 
-# %% ../nbs/workshop/infer.ipynb #75e0ada2
+# %% ../nbs/workshop/infer.ipynb #9ac74f71
 def _session(data, threads):
-    "ONNX Runtime on a model's bytes"
+    "ONNX Runtime on a model's bytes; it reports to its maker unless it is told not to before it is imported"
+    os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
     import onnxruntime as ort
     how = ort.SessionOptions()
     how.intra_op_num_threads, how.inter_op_num_threads, how.log_severity_level = threads, 1, 3

@@ -1,0 +1,195 @@
+"""Lesson 2's predictions: one at a time against fastai's `learn.predict`, then a server with one client and with 32, then Gradio's queue
+
+python benchmarks/serve.py [--runs 5] [--data FOLDER]
+
+One model is trained, on the real track MobileNetV2 at 192 pixels, on the sample track the course's small body at 128. Everything below
+uses it, and the validation photos. The clients are a process of their own (load.py), which shares the machine's cores with the server.
+"""
+import io
+import json
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from common import heading, options, spread, verdict
+
+CLIENTS, REQUESTS, BY_GRADIO = 32, 1000, 200
+SERVER = """import sys
+from topdown.infer import OnnxModel
+from topdown.serve import make_app, run_server
+run_server(make_app(OnnxModel(sys.argv[1], threads=int(sys.argv[2])), workers=int(sys.argv[3])), port=int(sys.argv[4]))"""
+
+
+def trained(folder, birds):
+    "A trained model as PyTorch and as ONNX, and the validation photos"
+    import numpy as np
+
+    from topdown.app import export_onnx, load_model, save_model
+    from topdown.core import split
+    from topdown.infer import OnnxModel
+    from topdown.vision import PhotoClassifier, bird_or_other
+    labels = np.array([bird_or_other(f) for f in birds.files])
+    train, valid = split(birds.files)
+    classifier = PhotoClassifier().fit([birds.files[i] for i in train], labels[train])
+    photos = [birds.files[i] for i in valid]
+    save_model(classifier, folder/'saved', birds, {'error_rate': classifier.error_rate(photos, labels[valid]), 'n_valid': len(valid)})
+    model = load_model(folder/'saved')
+    return model, OnnxModel(export_onnx(model, folder/'onnx')), photos
+
+
+# ---- one prediction
+
+def fastai_learner(birds, model):
+    "The same body and size as a fastai learner; its head is fastai's own, untrained, which takes as long"
+    from fastai.vision.all import CategoryBlock, DataBlock, ImageBlock, Resize, vision_learner
+
+    from topdown.vision import bird_or_other, network
+    block = DataBlock(blocks=(ImageBlock, CategoryBlock), get_items=lambda _: birds.files, get_y=bird_or_other,
+                      item_tfms=Resize(model.size, method='squish'))
+    return vision_learner(block.dataloaders('.', bs=64, num_workers=0), network(model.manifest['architecture']))
+
+
+def seconds(f, photo):
+    start = time.perf_counter()
+    f(photo)
+    return time.perf_counter() - start
+
+
+def one_at_a_time(birds, model, onnx, photos, runs):
+    "Milliseconds from a photo's bytes to an answer, each photo by each way in turn"
+    from fastai.vision.all import PILImage
+    learn, bodies = fastai_learner(birds, model), [f.read_bytes() for f in photos[:100]]
+    def from_image(b): return learn.predict(PILImage.create(io.BytesIO(b)))
+    ways = {'fastai, bytes': learn.predict, 'fastai, PIL image': from_image, 'PyTorch': model.predict, 'ONNX': onnx.predict}
+    ms = {name: [] for name in ways}
+    with learn.no_bar(), learn.no_logging():
+        for f in ways.values():
+            for b in bodies[:10]: f(b)
+        for run in range(runs):
+            order, took = random.Random(run), {name: [] for name in ways}
+            for b in bodies:
+                for name in order.sample(list(ways), len(ways)): took[name].append(1000*seconds(ways[name], b))
+            for name in ways: ms[name].append(statistics.median(took[name]))
+    print(f'one prediction, {len(bodies)} photos, medians of {runs} runs:')
+    for name, found in ms.items(): print(f'  {name:<18} {spread(found)} ms')
+    best = min(('fastai, bytes', 'fastai, PIL image'), key=lambda name: statistics.median(ms[name]))
+    for name in ('PyTorch', 'ONNX'):
+        shares = [a/b for a, b in zip(ms[name], ms[best])]
+        print(f'  {name} takes {spread(shares)} of the time of {best}', flush=True)
+    verdict('02', 'predict_time_share', birds.track, statistics.median(shares)) # of ONNX, which is what the app runs
+
+
+# ---- a server
+
+class Server:
+    "A server process"
+    def __init__(self, command, folder, health='/healthz'):
+        import requests
+
+        from topdown.serve import free_port
+        self.port = free_port(8800)
+        command = [sys.executable, *command, str(self.port)]
+        self.process = subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while True:
+            if self.process.poll() is not None: raise SystemExit('the server did not start')
+            try: self.health = requests.get(f'http://127.0.0.1:{self.port}{health}', timeout=5).json(); return
+            except requests.RequestException: time.sleep(.1)
+
+    def stop(self):
+        self.process.terminate()
+        try: return self.process.wait(30)
+        finally: self.process.kill()
+
+
+def load(server, clients, n, photos):
+    "Requests a second, and milliseconds of each"
+    command = [sys.executable, str(Path(__file__).with_name('load.py')), str(server.port), str(clients), str(n), *map(str, photos)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode: raise SystemExit(done.stderr)
+    found = json.loads(done.stdout)
+    if found['statuses'] != {'200': n}: raise SystemExit(f'not all of the {n} requests were answered: {found["statuses"]}')
+    return n/found['seconds'], found['ms']
+
+
+def many_at_once(folder, track, photos, runs):
+    "Requests a second with one client and with 32, run by run, for the server as it is and for one that gives each call both cores"
+    servers = {(t, w): Server(['-c', SERVER, str(folder/'onnx'), str(t), str(w)], folder) for t, w in ((1, 2), (2, 1))}
+    speed, ms = {}, {}
+    try:
+        for s in servers.values(): load(s, CLIENTS, 100, photos)
+        arms = [(key, clients) for key in servers for clients in (1, CLIENTS)]
+        for run in range(runs):
+            for arm in random.Random(run).sample(arms, len(arms)):
+                found, each = load(servers[arm[0]], arm[1], REQUESTS, photos)
+                speed.setdefault(arm, []).append(found)
+                ms.setdefault(arm, []).append(statistics.median(each))
+    finally: ended = [s.stop() for s in servers.values()]
+    print(f'{REQUESTS:,} requests to /predict, none failed; exit codes of the servers {ended}')
+    for (threads, workers), clients in arms:
+        arm = (threads, workers), clients
+        name = f'{workers} at a time with {threads} thread{"s"*(threads > 1)} each, {clients:>2} client{"s"*(clients > 1)}'
+        print(f'  {name:<47} {spread(speed[arm], 0)} a second, {spread(ms[arm], 1)} ms')
+    for key, name in (((1, 2), 'as it is'), ((2, 1), 'with two threads')):
+        ratios = [b/a for a, b in zip(speed[key, 1], speed[key, CLIENTS])]
+        print(f'  {CLIENTS} clients against one, the server {name}: {spread(ratios)} times')
+        if key == (1, 2): verdict('02', 'throughput_ratio', track, statistics.median(ratios))
+    ratios = [b/a for a, b in zip(speed[(2, 1), 1], speed[(1, 2), CLIENTS])]
+    print(f'  {CLIENTS} clients at the server as it is, against one client at the one with two threads: {spread(ratios)} times', flush=True)
+
+
+# ---- Gradio
+
+def by_gradio(server, photo, i):
+    "One visitor of the page: upload a photo, join the queue, wait for the answer"
+    import requests
+    at, session = f'http://127.0.0.1:{server.port}/gradio_api', f'visitor{i}'
+    path = requests.post(f'{at}/upload', files={'files': ('photo.jpg', photo, 'image/jpeg')}).json()[0]
+    data = {'path': path, 'meta': {'_type': 'gradio.FileData'}}
+    joined = requests.post(f'{at}/queue/join', json={'data': [data], 'fn_index': server.fn, 'session_hash': session})
+    joined.raise_for_status()
+    with requests.get(f'{at}/queue/data', params={'session_hash': session}, stream=True) as events:
+        for line in events.iter_lines():
+            said = json.loads(line[6:]) if line.startswith(b'data: ') else {}
+            if said.get('msg') == 'process_completed':
+                if not said['success'] or not said['output']['data'][0]: raise SystemExit(f'Gradio failed: {said}')
+                return
+
+
+def gradio_queue(folder, model, photos, runs):
+    "Visitors a second through the page of the built app"
+    from topdown.publish import build
+    build(model, folder/'built', network=False)
+    server = Server(['app.py', '--port'], folder/'built'/'gradio', '/config')
+    server.fn = next(d['id'] for d in server.health['dependencies'] if d.get('api_name') == 'predict')
+    bodies, found = [f.read_bytes() for f in photos], {1: [], CLIENTS: []}
+    try:
+        by_gradio(server, bodies[0], 'first')
+        for run in range(runs):
+            for clients in random.Random(run).sample([1, CLIENTS], 2):
+                start = time.perf_counter()
+                with ThreadPoolExecutor(clients) as pool:
+                    list(pool.map(lambda i: by_gradio(server, bodies[i % len(bodies)], f'{run}-{clients}-{i}'), range(BY_GRADIO)))
+                found[clients].append(BY_GRADIO/(time.perf_counter() - start))
+    finally: server.stop()
+    print(f'{BY_GRADIO} visitors of the page (upload, queue, answer):')
+    for clients, speeds in found.items(): print(f'  {clients:>2} at a time: {spread(speeds, 1)} a second')
+
+
+def main():
+    args = options(__doc__.splitlines()[0], 5)
+    from topdown.data import get
+    heading('Predictions and a server for them', 'topdown-course', 'fastai', 'torch', 'onnxruntime', 'starlette', 'uvicorn', 'gradio')
+    birds = get('birds')
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        model, onnx, photos = trained(Path(folder), birds)
+        one_at_a_time(birds, model, onnx, photos, args.runs)
+        many_at_once(Path(folder), birds.track, photos, args.runs)
+        gradio_queue(Path(folder), model, photos, args.runs)
+
+
+if __name__ == '__main__': main()
