@@ -8,12 +8,12 @@ DATA := $(or $(TOPDOWN_DATA),$(wildcard ../shared/data))
 run: .venv/course            ## install, run lesson 1 on the sample track, print what it reached
 	$(BIN)/topdown run 1 --track sample
 
-test: .venv/dev              ## everything that needs no GPU, without a network where the system can cut it off
+test: .venv/page             ## everything that needs no GPU, without a network where the system can cut it off
 	$(BIN)/python tests/offline.py $(BIN)/nbdev-test --n-workers 1
 	$(BIN)/python tests/offline.py $(BIN)/python -m pytest -m "not fresh and not real"
 	$(BIN)/python -m pytest -m fresh
 
-test-real: .venv/dev         ## the real track's contracts of the lessons that changed since the last release; ALL=1 for all
+test-real: .venv/page        ## the real track's contracts of the lessons that changed since the last release; ALL=1 for all
 	TOPDOWN_DATA="$(DATA)" ALL=$(ALL) $(BIN)/python -m pytest -m real
 
 lab: .venv/course            ## JupyterLab on working copies of the lessons
@@ -37,4 +37,9 @@ clean:                       ## remove the environment and what builds leave; yo
 
 .venv/dev: .venv/course
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+.venv/page: .venv/dev apps/page/package-lock.json
+	$(BIN)/python -c "import shutil; from topdown.publish import find_package; shutil.copy(find_package(), '.venv')" \
+	    || echo "Without npm's package onnxruntime-web the tests of the static page are left out."
 	@touch $@

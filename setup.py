@@ -5,7 +5,7 @@ from pathlib import Path
 from setuptools import setup
 from setuptools.command.build_py import build_py
 
-CARRIED = ('settings.ini', 'nbs', 'results')
+CARRIED = ('settings.ini', 'nbs', 'results', 'apps')
 
 
 class CarryCourse(build_py):

@@ -1,11 +1,13 @@
 """The static page beside a model that needs no training, and a browser to open it with"""
 import base64
 import contextlib
+import functools
 import http.server
 import io
 import json
 import shutil
 import tarfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +70,30 @@ def chromium(*args):
         browser = p.chromium.launch(executable_path=program, args=[*quiet, *args])
         try: yield browser
         finally: browser.close()
+
+
+@contextlib.contextmanager
+def opened(folder):
+    "A page in Chromium, ready to answer: the browser's page, with `topdown` in it, and the seconds until it was ready"
+    server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(Quiet, directory=folder))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        with chromium() as browser:
+            page = browser.new_page()
+            page.goto(f'http://127.0.0.1:{server.server_port}/')
+            page.evaluate('() => topdown.ready')
+            yield page
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def answers_in_browser(page, files):
+    "Class → probability for each photo, from its bytes, as a visitor gets it"
+    return [page.evaluate(f'data => topdown.predict({BLOB})', base64_of(Path(f).read_bytes())) for f in files]
+
+
+def runs_in_browser(page, pixels):
+    "Probabilities for each square of pixels, as the network in the browser gives them"
+    code = 'async data => Array.from(await topdown.run(Uint8Array.from(atob(data), c => c.charCodeAt(0))))'
+    return np.array([page.evaluate(code, base64_of(p.tobytes())) for p in pixels], 'float32')

@@ -17,7 +17,7 @@ TREES = tree.modules()
 
 # Lower ranks know nothing of higher ones; two modules of one rank know nothing of each other.
 RANKS = [{'settings', 'cells', 'hardware'}, {'store', 'photos'}, {'fetch', 'pen', 'infer'}, {'creatures', 'serve'}, {'things'}, {'draw'}, {'sample'}, {'data'}, {'ledger'},
-         {'core'}, {'body', 'copies', 'report', 'upkeep'}, {'vision', 'app', 'runner', 'doctor'},
+         {'core'}, {'body', 'cleaning', 'copies', 'report', 'upkeep'}, {'vision', 'app', 'runner', 'doctor'},
          {'publish'}, {'cli'}]
 GROUND = ['settings', 'store', 'photos', 'infer', 'serve', 'fetch', 'pen', 'creatures', 'things', 'draw', 'sample', 'data', 'ledger', 'cli']
 
