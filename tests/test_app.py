@@ -161,16 +161,16 @@ def test_what_is_built(app):
 
 
 def test_check_finds_what_changed(app, tmp_path):
-    assert publish.check(app.path)['gradio'][0]
+    assert publish.check_app(app.path)['gradio'][0]
     copy = Path(shutil.copytree(app.path, tmp_path/'copy'))
     expected = read_json(copy/'expected.json')
     next(iter(expected['answers'].values()))['bird'] += 0.5
     write_json(copy/'expected.json', expected)
-    ok, said = publish.check(copy)['gradio']
+    ok, said = publish.check_app(copy)['gradio']
     assert not ok and '5e-01' in said
     (copy/'gradio'/'topdown'/'infer.py').unlink()
-    assert not publish.check(copy)['gradio'][0]
-    with pytest.raises(CourseError, match='expected.json is missing'): publish.check(tmp_path)
+    assert not publish.check_app(copy)['gradio'][0]
+    with pytest.raises(CourseError, match='expected.json is missing'): publish.check_app(tmp_path)
 
 
 def test_target_that_is_taken(trained, tmp_path):
@@ -197,7 +197,7 @@ def test_without_npm_what_is_missing_is_named(trained, tmp_path, home, monkeypat
     monkeypatch.setattr(publish.shutil, 'which', lambda name: None)
     built = publish.build(trained[2], tmp_path/'app', network=True)
     assert 'page/ort/ is missing' in built.missing and 'npm, which fetches it, is not installed' in built.missing and '--runtime' in built.missing
-    assert publish.check(built.path)['gradio'][0] and 'is missing' in publish.check(built.path)['page'][1]
+    assert publish.check_app(built.path)['gradio'][0] and 'is missing' in publish.check_app(built.path)['page'][1]
 
 
 def test_npm_without_a_network(trained, tmp_path, home, monkeypatch):
@@ -231,7 +231,7 @@ def test_classes_that_the_course_cannot_draw(tmp_path):
     about = sealed({'format': 'topdown-photo-model', 'format_version': 1, 'architecture': 'small_body', 'classes': ['<b>x</b>', 'ärger'], 'size': 64,
                     'data': {'name': 'mine', 'licence': 'yours'}, 'metrics': {}})
     built = publish.build(PhotoModel(PhotoNet('small_body', 2).eval(), about), tmp_path/'app', network=False)
-    assert publish.check(built.path)['gradio'][0] and len(read_json(built.path/'expected.json')['answers']) == 3
+    assert publish.check_app(built.path)['gradio'][0] and len(read_json(built.path/'expected.json')['answers']) == 3
 
 
 # ---- the command

@@ -26,7 +26,7 @@ from .photos import BrokenPhoto, open_photo
 from .settings import CourseError, unknown
 from .store import atomic, load_tensors, read_json, save_tensors, write_json
 
-# %% ../nbs/02_from_model_to_app.ipynb #6dcce478
+# %% ../nbs/02_from_model_to_app.ipynb #59eab65e
 ARCHITECTURES = {'small_body': 192, 'squeezenet1_1': 512, 'mobilenet_v2': 1280} # Name of the body → features that it gives
 
 def _layers(name):
@@ -44,7 +44,8 @@ class PhotoNet(nn.Module):
         super().__init__()
         if architecture not in ARCHITECTURES: raise unknown('architecture', architecture, ARCHITECTURES)
         self.body, self.head = _layers(architecture), nn.Linear(ARCHITECTURES[architecture], n_classes)
-        for name, colour in zip(('mean', 'std'), BODY_STATS): self.register_buffer(name, torch.tensor(colour).view(3, 1, 1), persistent=False)
+        for name, colour in zip(('mean', 'std'), BODY_STATS):
+            self.register_buffer(name, torch.tensor(colour).view(3, 1, 1), persistent=False)
     def forward(self, photo): # uint8 (N, size, size, 3)
         x = (photo.permute(0, 3, 1, 2).float()/255 - self.mean)/self.std # (N, 3, size, size)
         features = self.body(x).mean((2, 3)) # (N, features)
@@ -69,7 +70,7 @@ def photo_net(
     net.head.weight.data, net.head.bias.data = _one_layer(classifier.head)
     return net.eval()
 
-# %% ../nbs/02_from_model_to_app.ipynb #6b8ce70a
+# %% ../nbs/02_from_model_to_app.ipynb #57e79787
 def _origin(data):
     "What the manifest says about the data that a model learned from"
     return {'name': data.name, 'source': data.source, 'track': data.track, 'licence': data.licence, 'n': data.n, 'sha256': data.sha256,
@@ -85,8 +86,9 @@ def save_model(
     "Write a classifier as numbers and a manifest"
     import topdown
     net, folder = photo_net(classifier), Path(folder)
-    about = {'format': MANIFEST_FORMAT, 'format_version': 1, 'name': name, 'architecture': classifier.body.name, 'classes': classifier.classes,
-             'size': classifier.body.size, 'resize': 'squish, Pillow bilinear', 'mean': list(BODY_STATS[0]), 'std': list(BODY_STATS[1]),
+    about = {'format': MANIFEST_FORMAT, 'format_version': 1, 'name': name, 'architecture': classifier.body.name,
+             'classes': classifier.classes, 'size': classifier.body.size, 'resize': 'squish, Pillow bilinear',
+             'mean': list(BODY_STATS[0]), 'std': list(BODY_STATS[1]),
              'versions': {'topdown': topdown.__version__, 'torch': torch.__version__, 'python': platform.python_version()},
              'data': _origin(data), 'metrics': {k: float(v) for k, v in metrics.items()}, 'made': time.strftime('%Y-%m-%d')}
     save_tensors(folder/'model.safetensors', net.state_dict(), sealed(about))
@@ -133,7 +135,7 @@ def predict(
     "What one photo shows"
     return by_probability(self.classes, self.probabilities(photo_pixels(photo, self.size)[None])[0])
 
-# %% ../nbs/02_from_model_to_app.ipynb #b369a75e
+# %% ../nbs/02_from_model_to_app.ipynb #2784b0a4
 def _halved(proto):
     "The same network with its largest tables, which are most of it, stored in 16 bits and widened when it is loaded"
     from onnx import TensorProto, helper, numpy_helper
@@ -156,6 +158,7 @@ def photo_onnx(
                                  dynamic_shapes=({0: torch.export.Dim('n')},))
     return made.model_proto
 
+# %% ../nbs/02_from_model_to_app.ipynb #6548e1c1
 def export_onnx(
     model: PhotoModel, # As `load_model` gives it
     folder: Path, # Made if missing; `model.onnx` and `model.json` are written there
@@ -166,34 +169,41 @@ def export_onnx(
     proto, folder = copy.deepcopy(proto or photo_onnx(model)), Path(folder)
     data = (_halved(proto) if half else proto).SerializeToString()
     with atomic(folder/'model.onnx') as f: f.write(data)
-    about = {'file': 'model.onnx', 'sha256': hashlib.sha256(data).hexdigest(), 'bytes': len(data), 'weights': 'float16' if half else 'float32'}
+    about = {'file': 'model.onnx', 'sha256': hashlib.sha256(data).hexdigest(), 'bytes': len(data)}
+    about['weights'] = 'float16' if half else 'float32'
     write_json(folder/'model.json', sealed(model.manifest | {'onnx': about}))
     return folder
 
-# %% ../nbs/02_from_model_to_app.ipynb #7423366e
+# %% ../nbs/02_from_model_to_app.ipynb #f0f35439
+def _one_correction(row, where):
+    "The photo's bytes and the right class of one correction"
+    try: data, kind = base64.b64decode(row['photo'].partition(',')[2], validate=True), str(row['correct'])
+    except (KeyError, TypeError, AttributeError, ValueError): raise CourseError(f'{where} has no photo or no right answer') from None
+    if Path(kind).name != kind or kind.startswith('.'): raise CourseError(f'{where} names a class {kind!r}, which is no name for a folder')
+    return data, kind
+
 def _unpacked(file):
     "Write the photos of a page's corrections.json into class folders beside it"
-    about = read_json(file)
-    if not isinstance(about, dict) or about.get('format') != 'topdown-corrections': raise CourseError(f'{file} is no list of corrections from a page')
-    folder = file.with_name(f'{file.stem}-photos')
+    about, folder = read_json(file), file.with_name(f'{file.stem}-photos')
+    if not isinstance(about, dict) or about.get('format') != 'topdown-corrections':
+        raise CourseError(f'{file} is no list of corrections from a page; the page\'s button "Download corrections" makes one')
     for i, row in enumerate(about.get('corrections', []), 1):
-        try: data, kind = base64.b64decode(row['photo'].partition(',')[2], validate=True), str(row['correct'])
-        except (KeyError, TypeError, AttributeError, ValueError): raise CourseError(f'{file}: correction {i} has no photo or no right answer') from None
-        if Path(kind).name != kind or kind.startswith('.'): raise CourseError(f'{file}: correction {i} names a class {kind!r}, which is no name for a folder')
+        data, kind = _one_correction(row, f'{file}: correction {i}')
         with atomic(folder/kind/f'{hashlib.sha256(data).hexdigest()[:12]}.jpg') as f: f.write(data)
     return folder
 
+# %% ../nbs/02_from_model_to_app.ipynb #5a1b8961
 def corrections(
     path: Path, # The folder that the Gradio app keeps, or a corrections.json from the page
     classes: list, # The model's classes; a correction to another one is an error
 ) -> tuple[list[Path], list[str]]: # Photos that open, and their right labels
     "The photos that visitors corrected"
     path = Path(path)
-    if not path.exists(): raise CourseError(f'nothing at {path}; an app that was started with --keep makes it when the first correction comes')
+    if not path.exists(): raise CourseError(f'nothing at {path}; an app started with --keep makes it when the first correction comes')
     folder = path if path.is_dir() else _unpacked(path)
     files = sorted(f for f in folder.glob('*/*.jpg') if not f.name.startswith('.'))
-    strange = sorted({f.parent.name for f in files} - set(classes))
-    if strange: raise CourseError(f'corrections name classes that the model does not know: {", ".join(strange)}; it knows {", ".join(classes)}')
+    strange = ', '.join(sorted({f.parent.name for f in files} - set(classes)))
+    if strange: raise CourseError(f'corrections name classes that the model does not know: {strange}; it knows {", ".join(classes)}')
     good = []
     for f in files:
         try: open_photo(f); good.append(f)

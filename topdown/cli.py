@@ -213,7 +213,7 @@ def _finish(result, save):
         changed = save_outputs(result)
         _say(f'{result.name}: its stored outputs {"are new now" if changed else "were the same already"}')
 
-# %% ../nbs/workshop/cli.ipynb #dabd4db6
+# %% ../nbs/workshop/cli.ipynb #a78fa675
 _app = typer.Typer(no_args_is_help=True, help='Make an app from a photo model, run it here, check it.')
 commands.add_typer(_app, name='app')
 
@@ -221,9 +221,11 @@ def _model_named(name):
     "A model's folder: the path as it is, or the model of a lesson"
     from topdown.publish import lesson_model
     if (path := Path(name).expanduser()).exists(): return path
-    if any(c in name for c in '/\\') or name.endswith('.safetensors'): raise CourseError(f'no model at {path}; a model is a folder with model.safetensors and model.json')
+    if any(c in name for c in '/\\') or name.endswith('.safetensors'):
+        raise CourseError(f'no model at {path}; a model is a folder with model.safetensors and model.json')
     return lesson_model(name)
 
+# %% ../nbs/workshop/cli.ipynb #99f6a93e
 @_app.command('build')
 def _app_build(
     model: Annotated[str, typer.Argument(metavar='LESSON_OR_MODEL', help='1, 2, or the folder of a saved model.', show_default=False)],
@@ -247,7 +249,7 @@ def _app_build(
     _say(str(built), f'Next: topdown app serve {to}')
     raise typer.Exit(1 if built.missing else 0)
 
-# %% ../nbs/workshop/cli.ipynb #5b25a061
+# %% ../nbs/workshop/cli.ipynb #6443eca6
 @_app.command('serve')
 def _app_serve(
     folder: Annotated[Path, typer.Argument(metavar='DIR', help='What `topdown app build` made.', show_default=False)],
@@ -272,8 +274,8 @@ def _app_check(folder: Annotated[Path, typer.Argument(metavar='DIR', help='What 
 
     Exit code 1 if something differs or is missing.
     """
-    from topdown.publish import check
-    found = check(folder)
+    from topdown.publish import check_app
+    found = check_app(folder)
     for part, (ok, text) in found.items(): _say(f'{part}: {"good" if ok else "PROBLEM"}: {text}')
     raise typer.Exit(0 if all(ok for ok, _ in found.values()) else 1)
 

@@ -43,7 +43,7 @@ def sealed(
     text = json.dumps(words, sort_keys=True, ensure_ascii=False, separators=(',', ':'))
     return rest | {'seal': hashlib.sha256(text.encode()).hexdigest()}
 
-# %% ../nbs/workshop/infer.ipynb #3ba1b999
+# %% ../nbs/workshop/infer.ipynb #6aabf5f3
 def _check_classes(classes, refuse):
     "Class names must be at least two different texts"
     if not isinstance(classes, list) or len(classes) < 2: refuse(f'classes should be a list of at least two names, found {classes!r}')
@@ -57,7 +57,8 @@ def read_manifest(
     "Read a model's manifest and check that it is whole"
     m = read_json(path)
     def refuse(why): raise CourseError(f'{path}: {why}. Copy the model again from where it came, or save it again')
-    if not isinstance(m, dict) or m.get('format') != MANIFEST_FORMAT: refuse(f'this is not the manifest of a photo model ({MANIFEST_FORMAT})')
+    if not isinstance(m, dict) or m.get('format') != MANIFEST_FORMAT:
+        refuse(f'this is not the manifest of a photo model ({MANIFEST_FORMAT})')
     if m.get('format_version') != 1: refuse(f"version {m.get('format_version')!r} of the format is unknown; this course reads version 1")
     for key in ('architecture', 'classes', 'size', 'seal'):
         if key not in m: refuse(f'the manifest lacks {key!r}')
@@ -66,7 +67,7 @@ def read_manifest(
     if not isinstance(m['size'], int) or not 1 <= m['size'] <= 4096: refuse(f"size should be a number of pixels, found {m['size']!r}")
     return m
 
-# %% ../nbs/workshop/infer.ipynb #9ac74f71
+# %% ../nbs/workshop/infer.ipynb #e62be095
 def _session(data, threads):
     "ONNX Runtime on a model's bytes; it reports to its maker unless it is told not to before it is imported"
     os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
@@ -85,7 +86,8 @@ def _open_model(folder, threads):
     if not file.is_file(): raise CourseError(f'no network at {file}; build the app again, or copy the file')
     data, expected = file.read_bytes(), (manifest.get('onnx') or {}).get('sha256')
     if (found := hashlib.sha256(data).hexdigest()) != expected:
-        raise CourseError(f'{file} is not the file that its manifest describes: SHA-256 expected {expected}, found {found}; copy both files again')
+        raise CourseError(f'{file} is not the file that its manifest describes: SHA-256 expected {expected}, found {found}; '
+                          'copy both files again')
     try: session = _session(data, threads)
     except Exception as e: raise CourseError(f'{file} cannot be run: {e}') from None # the errors of ONNX Runtime have no common kind
     size, n = manifest['size'], len(manifest['classes'])
@@ -93,7 +95,7 @@ def _open_model(folder, threads):
     if _shapes(session) != fits: raise CourseError(f'{file} does not fit its manifest: expected {fits}, found {_shapes(session)}')
     return manifest, session
 
-# %% ../nbs/workshop/infer.ipynb #6d7b2bd3
+# %% ../nbs/workshop/infer.ipynb #86445548
 def _brightness_net(n, size):
     "An ONNX network that sorts photos by their mean brightness into n classes, the brightest first"
     import numpy as np
@@ -102,13 +104,15 @@ def _brightness_net(n, size):
     w = numpy_helper.from_array((20*middle/3/255)[None].repeat(3, 0), 'w')
     b = numpy_helper.from_array(-10*middle**2, 'b')
     axes = numpy_helper.from_array(np.array([1, 2]), 'axes')
-    nodes = [helper.make_node('Cast', ['photo'], ['x'], to=TensorProto.FLOAT), helper.make_node('ReduceMean', ['x', 'axes'], ['m'], keepdims=0),
+    nodes = [helper.make_node('Cast', ['photo'], ['x'], to=TensorProto.FLOAT),
+             helper.make_node('ReduceMean', ['x', 'axes'], ['m'], keepdims=0),
              helper.make_node('Gemm', ['m', 'w', 'b'], ['z']), helper.make_node('Softmax', ['z'], ['probabilities'], axis=1)]
     takes = helper.make_tensor_value_info('photo', TensorProto.UINT8, ['n', size, size, 3])
     gives = helper.make_tensor_value_info('probabilities', TensorProto.FLOAT, ['n', n])
     graph = helper.make_graph(nodes, 'brightness', [takes], [gives], [w, b, axes])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid('', 20)], ir_version=10).SerializeToString()
 
+# %% ../nbs/workshop/infer.ipynb #f93502fa
 def tiny_model(
     folder: Path, # Made if missing; `model.onnx` and `model.json` are written there
     classes: tuple = ('bright', 'dark'), # At least two; the first gets the brightest photos
@@ -117,7 +121,8 @@ def tiny_model(
     "A model that needs no training: it only looks how bright a photo is"
     folder, data = Path(folder), _brightness_net(len(classes), size)
     with atomic(folder/'model.onnx') as f: f.write(data)
-    about = {'format': MANIFEST_FORMAT, 'format_version': 1, 'name': 'brightness', 'architecture': 'brightness', 'classes': list(classes), 'size': size,
+    about = {'format': MANIFEST_FORMAT, 'format_version': 1, 'name': 'brightness', 'architecture': 'brightness',
+             'classes': list(classes), 'size': size,
              'resize': 'squish, Pillow bilinear', 'data': {'name': 'none', 'licence': 'CC BY 4.0', 'track': 'sample'}, 'metrics': {},
              'onnx': {'file': 'model.onnx', 'sha256': hashlib.sha256(data).hexdigest(), 'bytes': len(data), 'weights': 'float32'}}
     write_json(folder/'model.json', sealed(about))

@@ -70,7 +70,7 @@ def _claimed(e):
     number = ''.join(c for c in str(e).partition('pixels')[0] if c.isdigit())
     return f'{int(number):,} pixels' if number else 'far more pixels'
 
-# %% ../nbs/workshop/photos.ipynb #4925e57b
+# %% ../nbs/workshop/photos.ipynb #ae8e0917
 def _read(source, name, size, formats, limit):
     "A file or bytes as an upright RGB image; Pillow's errors pass through"
     from PIL import Image
@@ -81,6 +81,7 @@ def _read(source, name, size, formats, limit):
         if size: im.draft('RGB', (size, size))
         return _to_rgb(im)
 
+# %% ../nbs/workshop/photos.ipynb #e0bc21e4
 def open_photo(
     source, # A path, bytes, an open file, a PIL image or an array (height × width [× 3], whole numbers or 0–1)
     size: int | None = None, # Side of the square that the caller will shrink it to: lets a JPEG be read faster

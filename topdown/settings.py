@@ -219,7 +219,7 @@ def mirror(
     if not folder.is_dir(): raise CourseError(f"TOPDOWN_DATA names {value!r}, and there is no such folder; correct it or unset it")
     return folder
 
-# %% ../nbs/workshop/settings.ipynb #b4920335
+# %% ../nbs/workshop/settings.ipynb #98d036b1
 _hosted = {'colab': '/content/topdown', 'kaggle': '/kaggle/working/topdown', 'paperspace': '/notebooks/topdown'}
 
 def places(
@@ -234,7 +234,8 @@ def places(
         import platformdirs
         cache = Path(platformdirs.user_cache_dir('topdown', appauthor=False))
     return {'home': home, 'lessons': home/'lessons', 'runs': home/'runs', 'photos': home/'photos',
-            'quarantine': home/'quarantine', 'cleaning': home/'cleaning', 'models': home/'models', 'ledger': home/'ledger.jsonl', 'cache': cache}
+            'quarantine': home/'quarantine', 'cleaning': home/'cleaning', 'models': home/'models',
+            'ledger': home/'ledger.jsonl', 'cache': cache}
 
 # %% ../nbs/workshop/settings.ipynb #022707a2
 def absolute(
