@@ -113,9 +113,10 @@ def test_pixel_inspector_by_mouse_and_by_keyboard(lab, page):
     until(page, by_keyboard, 'text=/row 2, column 3: red/', 20)
 
 
-def test_lesson_as_slides(lab, page):
-    page.goto(f'{lab}/rise/01_is_it_a_bird.ipynb')
-    page.wait_for_selector('.reveal .slides section h1:has-text("Is it a bird?")', state='attached')
+@pytest.mark.parametrize('name, title', [('01_is_it_a_bird', 'Is it a bird?'), ('02_from_model_to_app', 'From model to app')])
+def test_lesson_as_slides(lab, page, name, title):
+    page.goto(f'{lab}/rise/{name}.ipynb')
+    page.wait_for_selector(f'.reveal .slides section h1:has-text("{title}")', state='attached')
     assert page.locator('.reveal .slides > section').count() >= 15
     shown = "document.querySelector('.reveal .slides section.present section.present') || document.querySelector('.reveal .slides section.present')"
     page.wait_for_function(f'() => {shown}')

@@ -68,14 +68,15 @@ def needed_modules(
         todo += [package/f'{name}.py' for name in sorted(new)]
     return sorted(found)
 
-# %% ../nbs/workshop/publish.ipynb #6ab98228
+# %% ../nbs/workshop/publish.ipynb #0af3f5b8
 REQUIREMENTS = ('gradio', 'onnxruntime', 'numpy', 'pillow') # What app.py imports; the rest comes with these
 
 def _front_matter(texts, manifest):
     "What Hugging Face Spaces wants to know"
     licence = 'cc-by-4.0' if manifest['data'].get('licence') == 'CC BY 4.0' else 'other'
     rows = {'title': texts['title'], 'emoji': '📷', 'colorFrom': 'blue', 'colorTo': 'gray', 'sdk': 'gradio',
-            'sdk_version': version('gradio'), 'python_version': '.'.join(map(str, sys.version_info[:2])), 'app_file': 'app.py', 'pinned': False, 'license': licence}
+            'sdk_version': version('gradio'), 'python_version': '.'.join(map(str, sys.version_info[:2])),
+            'app_file': 'app.py', 'pinned': False, 'license': licence}
     return '---\n' + ''.join(f'{k}: {json.dumps(v, ensure_ascii=False)}\n' for k, v in rows.items()) + '---\n'
 
 def _how_wrong(got):
@@ -84,12 +85,12 @@ def _how_wrong(got):
     base = f"; always naming the most frequent class would be wrong on {got['baseline']:.1%}" if 'baseline' in got else ''
     return f"It was wrong on {got['error_rate']:.1%} of {got['n_valid']:.0f} photos that it had never seen{base}"
 
-# %% ../nbs/workshop/publish.ipynb #2067e5a5
+# %% ../nbs/workshop/publish.ipynb #54b2664a
 _card = """## Model card
 
 **What it does.** It sorts photos into: {classes}. It always names one of these, also for a photo that shows none of them.
 
-**What it learned from.** {n} pictures of the set {name!r} ({who}).{drawn}
+**What it learned from.** {n} pictures of the set {name!r} ({who}){kept}.{drawn}
 
 **Licence of these pictures.** {licence}. The model may be published and used only as this allows.
 
@@ -106,11 +107,13 @@ def model_card(
 ) -> str: # Markdown
     "What a model does, learned from, gets wrong, and must not be used for"
     data, versions = manifest['data'], manifest.get('versions') or {'versions': 'unknown'}
+    got = manifest.get('metrics') or {}
+    kept = f", of which {got['n_valid']:.0f} were kept back to judge it" if 'n_valid' in got else ''
     drawn = ' They were drawn by a program, so this model is for learning, not for use.' if data.get('track') == 'sample' else ''
-    return _card.format(classes=', '.join(manifest['classes']), n=data.get('n', '?'), name=data['name'], drawn=drawn,
-        licence=data['licence'], who=data.get('citation') or data.get('source') or 'origin unknown', wrong=_how_wrong(manifest.get('metrics') or {}),
-        architecture=manifest['architecture'], size=manifest['size'], made=manifest.get('made', 'some day'),
-        versions=', '.join(f'{k} {v}' for k, v in versions.items()))
+    return _card.format(classes=', '.join(manifest['classes']), n=data.get('n', '?'), name=data['name'], kept=kept,
+        drawn=drawn, licence=data['licence'], who=data.get('citation') or data.get('source') or 'origin unknown',
+        wrong=_how_wrong(got), architecture=manifest['architecture'], size=manifest['size'],
+        made=manifest.get('made', 'some day'), versions=', '.join(f'{k} {v}' for k, v in versions.items()))
 
 # %% ../nbs/workshop/publish.ipynb #a3f4ab94
 def _build_gradio(model, proto, texts, to):
@@ -216,7 +219,7 @@ def _make_way(to):
     os.rename(to, kept)
     return kept
 
-# %% ../nbs/workshop/publish.ipynb #d856f229
+# %% ../nbs/workshop/publish.ipynb #f94ea3ba
 @dataclass
 class Built:
     "What `build` made"
@@ -227,7 +230,7 @@ class Built:
     def __str__(self):
         d = self.data
         lines = [f'{self.path}: gradio/ (for a server) and page/ (for any static host)',
-                 f"The model learned from: {d['name']} ({d.get('citation') or d.get('source')}), {d.get('n')} pictures. "
+                 f"The model learned from: {d['name']} ({d.get('citation') or d.get('source')}). "
                  f"Licence: {d['licence']}. Publish it only as that allows."]
         if self.kept: lines.append(f'What was there before is in {self.kept} now.')
         return '\n'.join(lines + ([self.missing] if self.missing else []))
@@ -268,7 +271,7 @@ def build(
             if kept and (kept/part/'.git').is_dir(): shutil.copytree(kept/part/'.git', temp/part/'.git')
     return Built(to, missing, kept, model.manifest['data'])
 
-# %% ../nbs/workshop/publish.ipynb #5569f441
+# %% ../nbs/workshop/publish.ipynb #4a0d9715
 _publish = """# {name}
 
 Two apps, made from one model. The model card is in gradio/README.md.
@@ -283,17 +286,21 @@ Two apps, made from one model. The model card is in gradio/README.md.
 
 The model may be published only as the licence of its data allows: read gradio/README.md first.
 
-Make an empty repository at the host (GitHub for page/, a Space of Hugging Face for gradio/ or page/), then, in the folder:
+GitHub Pages, for page/: make an empty repository without a README, then, in the folder page:
 
     git init -b main
     git add .
     git commit -m "Publish the app"
     git remote add origin ADDRESS
-    git pull --rebase origin main
     git push -u origin main
 
-ADDRESS is what the host shows. The fifth line fetches what the host put there itself, if anything; if it says that there is no main, go on.
-GitHub: Settings, Pages, branch main, folder / (root).
+ADDRESS is what GitHub shows. Then: Settings, Pages, branch main, folder / (root).
+After a change: `git commit -am "Say what changed"`, `git push`.
+
+A Space of Hugging Face refuses large files in plain git; its own program, which came with Gradio, sends them in the right way:
+
+    hf auth login
+    hf upload YOUR_NAME/SPACE_NAME . . --repo-type space
 """
 
 # %% ../nbs/workshop/publish.ipynb #0de233c9
