@@ -7,6 +7,7 @@ uses it, and the validation photos. The clients are a process of their own (load
 """
 import io
 import json
+import os
 import random
 import statistics
 import subprocess
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from common import heading, options, spread, verdict
@@ -197,25 +199,33 @@ def gradio_queue(folder, model, photos, runs):
     for clients, speeds in found.items(): print(f'  {clients:>2} at a time: {spread(speeds, 1)} a second')
 
 
-def busy():
-    "Say so if other programs use the processor: they slow down what uses both cores more than what uses one, so that ratios are wrong too"
+def used_by_others():
+    "Seconds of processor time that went to other programs so far, and the time now"
     import psutil
-    used = psutil.cpu_percent(2)
-    if used > 10: print(f'OTHER PROGRAMS KEEP {used:.0f} % OF THE PROCESSOR BUSY: these figures say little', flush=True)
+    t, own = psutil.cpu_times(), os.times()
+    return sum(t) - t.idle - getattr(t, 'iowait', 0) - sum(own[:4]), time.monotonic()
+
+
+@contextmanager
+def alone():
+    "Say what other programs used meanwhile: they slow down what uses two cores more than what uses one, so that ratios are wrong too"
+    before, start = used_by_others()
+    yield
+    after, end = used_by_others()
+    cores = max(0, after - before)/(end - start)
+    print(f'  meanwhile, other programs used {cores:.2f} cores' + ': THESE FIGURES SAY LITTLE'*(cores > .1), flush=True)
 
 
 def main():
     args = options(__doc__.splitlines()[0], 5)
     from topdown.data import get
     heading('Predictions and a server for them', 'topdown-course', 'fastai', 'torch', 'onnxruntime', 'starlette', 'uvicorn', 'gradio')
-    busy()
     birds = get('birds')
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         model, photos = trained(Path(folder), birds)
-        one_at_a_time(birds, model, Path(folder), photos, args.runs)
-        many_at_once(Path(folder), birds.track, photos, args.runs)
-        gradio_queue(Path(folder), model, photos, args.runs)
-    busy()
+        with alone(): one_at_a_time(birds, model, Path(folder), photos, args.runs)
+        with alone(): many_at_once(Path(folder), birds.track, photos, args.runs)
+        with alone(): gradio_queue(Path(folder), model, photos, args.runs)
 
 
 if __name__ == '__main__': main()
