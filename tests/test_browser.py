@@ -90,7 +90,7 @@ def until(page, do, selector, seconds):
 
 
 def test_lesson_opens_in_jupyterlab(lab, page):
-    page.goto(f'{lab}/lab/tree/01_is_it_a_bird.ipynb')
+    page.goto(f'{lab}/lab/tree/01_is_it_a_bird.ipynb?reset')
     page.wait_for_selector('.jp-Notebook h1:has-text("Is it a bird?")')
     page.wait_for_selector('.jp-RenderedHTMLCommon img[alt*="probability that it is a bird"]')
     assert page.locator('text=Error displaying widget').count() == 0
@@ -99,7 +99,7 @@ def test_lesson_opens_in_jupyterlab(lab, page):
 
 
 def test_pixel_inspector_by_mouse_and_by_keyboard(lab, page):
-    page.goto(f'{lab}/lab/tree/widget.ipynb')
+    page.goto(f'{lab}/lab/tree/widget.ipynb?reset')
     page.wait_for_selector('text=Python 3 (ipykernel) | Idle')
     def run_both():
         page.locator('.jp-Notebook .jp-CodeCell').first.click()
