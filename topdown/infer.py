@@ -67,13 +67,13 @@ def read_manifest(
     if not isinstance(m['size'], int) or not 1 <= m['size'] <= 4096: refuse(f"size should be a number of pixels, found {m['size']!r}")
     return m
 
-# %% ../nbs/workshop/infer.ipynb #e62be095
+# %% ../nbs/workshop/infer.ipynb #3cd5a897
 def _session(data, threads):
     "ONNX Runtime on a model's bytes; it reports to its maker unless it is told not to before it is imported"
     os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
     import onnxruntime as ort
     how = ort.SessionOptions()
-    how.intra_op_num_threads, how.inter_op_num_threads, how.log_severity_level = threads, 1, 3
+    how.intra_op_num_threads, how.inter_op_num_threads, how.log_severity_level = threads or min(4, os.cpu_count() or 1), 1, 3
     return ort.InferenceSession(data, how, providers=['CPUExecutionProvider'])
 
 def _shapes(session):
@@ -128,7 +128,7 @@ def tiny_model(
     write_json(folder/'model.json', sealed(about))
     return folder
 
-# %% ../nbs/workshop/infer.ipynb #fdf38e9b
+# %% ../nbs/workshop/infer.ipynb #a18589fd
 def by_probability(
     classes: list, # Names
     p, # One probability for each
@@ -140,7 +140,7 @@ class OnnxModel:
     "A classifier of photos, read from `model.onnx` and `model.json`"
     def __init__(self,
         folder: Path, # Where both files are
-        threads: int = 1, # Processor cores that one call uses
+        threads: int = 0, # Processor cores that one call uses; 0: all of them, up to four
     ):
         self.manifest, self._session = _open_model(folder, threads)
         self.classes, self.size = self.manifest['classes'], self.manifest['size']

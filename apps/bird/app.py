@@ -183,7 +183,7 @@ class Bounded:
 
 def _no_sense(request, error): return PlainTextResponse('this request makes no sense here', 400)
 
-# %% ../../nbs/workshop/bird_app.ipynb #59c4a440
+# %% ../../nbs/workshop/bird_app.ipynb #e5c8b776
 MAX_MB = 10 # Of a photo
 CSS = """.gradio-container { max-width: 60rem !important; margin: 0 auto !important; }
 .said p { font-size: 1.1rem; margin: .2rem 0; }
@@ -195,7 +195,7 @@ def make_server(
 ): # A Starlette app: /predict, /healthz, and the page
     "The app of the folder in which we are"
     safehttpx.get = safehttpx.async_validate_url = None # what Gradio calls to fetch an address
-    texts, model = read_json('app.json'), OnnxModel('.')
+    texts, model = read_json('app.json'), OnnxModel('.', threads=1)
     odd = [name for name in model.classes if keep and (keep/name).resolve().parent != keep]
     if odd: raise CourseError(f'corrections cannot be kept: {odd[0]!r} is no name for a folder; start without --keep')
     gr.set_static_paths([e['file'] for e in texts['examples']])
