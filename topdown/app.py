@@ -51,13 +51,13 @@ class PhotoNet(nn.Module):
         features = self.body(x).mean((2, 3)) # (N, features)
         return self.head(features).softmax(1) # (N, classes)
 
-# %% ../nbs/02_from_model_to_app.ipynb #85ebc64b
+# %% ../nbs/02_from_model_to_app.ipynb #73f685c2
 def _one_layer(head):
     "Scaling and logistic regression as the weights and biases of one linear layer"
     scaler, sums = head[0], head[-1]
     weight = sums.coef_/scaler.scale_
     bias = sums.intercept_ - weight@scaler.mean_
-    if len(weight) == 1: weight, bias = np.concatenate([-weight, weight])/2, np.concatenate([-bias, bias])/2 # two classes share one sum
+    if len(weight) == 1: weight, bias = np.concatenate([-weight, weight])/2, np.concatenate([-bias, bias])/2
     return torch.tensor(weight, dtype=torch.float32), torch.tensor(bias, dtype=torch.float32)
 
 def photo_net(
