@@ -185,6 +185,19 @@ def test_a_bad_file_gets_a_sentence_and_no_old_answer(app, visit):
 
 
 @pytest.mark.browser
+def test_a_photo_given_while_another_is_answered_gets_its_own_answer(app, visit):
+    page = visit(app)
+    for _ in range(3):
+        give(page, 'large.png', saved(Image.new('RGB', (7000, 7000), 'white')), 'image/png') # takes the server a moment
+        page.wait_for_selector('[aria-label="Remove Image"]')
+        page.click('button:has-text("A picture of night")')
+        page.wait_for_selector(SPOKEN.format('The model says other'))
+        page.wait_for_timeout(1500)
+        assert 'other' in said(page, 'The model says')
+        take_away(page)
+
+
+@pytest.mark.browser
 def test_on_a_phone(app, visit):
     page = visit(app, viewport={'width': 360, 'height': 740}, has_touch=True, is_mobile=True)
     page.tap('button:has-text("A picture of snow")')
