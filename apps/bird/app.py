@@ -143,7 +143,7 @@ def _correction_form(classes, photo, send):
     button.click(send, [photo, choice], thanks, preprocess=False, api_visibility='private')
     return form, photo.change(lambda: (None, ''), None, [choice, thanks], api_visibility='private')
 
-# %% ../../nbs/workshop/bird_app.ipynb #5f6654b3
+# %% ../../nbs/workshop/bird_app.ipynb #f0b59bc8
 def make_page(
     texts: dict, # What app.json says: title, intro, examples
     manifest: dict, # What model.json says
@@ -162,7 +162,8 @@ def make_page(
                 form, emptied = _correction_form(manifest['classes'], photo, send)
         _examples(texts['examples'], photo)
         with gr.Accordion('About this model', open=False): gr.Markdown(about(manifest, bool(keep)))
-        emptied.then(ask, photo, [label, said, form], preprocess=False, trigger_mode='always_last', scroll_to_output=True, api_name='predict')
+        emptied.then(ask, photo, [label, said, form], preprocess=False, scroll_to_output=True, trigger_mode='always_last',
+                     api_name='predict')
     return page.queue(max_size=64, default_concurrency_limit=16, api_open=False)
 
 # %% ../../nbs/workshop/bird_app.ipynb #dfddabc7
