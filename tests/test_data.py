@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tarfile
@@ -60,10 +61,13 @@ def mirror(tmp_path, home, monkeypatch):
     return listed(tmp_path/'mirror')
 
 
-def serve(server, monkeypatch, name, file, body, right=None):
-    "Let the registry's entry `name` point to our server"
-    entry = dataclasses.replace(DATASETS[name], url=server.url(file, body), sha256=right or hashlib.sha256(body).hexdigest())
-    monkeypatch.setitem(DATASETS, name, entry)
+def serve_all(server, monkeypatch, name, files, right=None):
+    "Let the registry's entry `name` point to our server, which serves these files"
+    origin = tuple((server.url(file, body), right or hashlib.sha256(body).hexdigest()) for file, body in files.items())
+    monkeypatch.setitem(DATASETS, name, dataclasses.replace(DATASETS[name], origin=origin))
+
+
+def serve(server, monkeypatch, name, file, body, right=None): serve_all(server, monkeypatch, name, {file: body}, right)
 
 
 def temps(): return [str(p) for p in cache().rglob('*.tmp')] if cache().exists() else []
@@ -80,16 +84,27 @@ def test_the_sample_track_touches_neither_network_nor_mirror(home, monkeypatch):
     for name in ('adult', 'ml-100k'): assert get(name).source == 'drawn by the course'
 
 
-@pytest.mark.parametrize('name, n', [('pets', 240), ('camvid', 48), ('adult', 2000), ('sounds', 160)])
+@pytest.mark.parametrize('name, n', [('pets', 240), ('camvid', 48), ('adult', 2000), ('sounds', 160), ('mnist', 1797)])
 def test_samples(home, capsys, name, n):
     d = get(name)
     assert d.n == n and d.path.name == name and d.files == sorted(d.files, key=lambda p: p.relative_to(d.path).as_posix())
     assert capsys.readouterr().out == str(d) + '\n' and f'{name}: {n:,} ' in str(d) and 'SAMPLE DATA' in str(d)
     if name == 'pets': assert {d.label(p)[0].isupper() for p in d.files} == {True, False}
     if name == 'camvid': assert all(d.label(p).is_file() for p in d.files)
+    if name == 'mnist':
+        with pytest.raises(CourseError, match='mnist keeps its labels in files of their own, train-images'): d.label(d.files[0])
     if name == 'adult':
         with pytest.raises(CourseError, match='adult is a table: its labels are a column'): d.label(d.files[0])
         with gzip.open(d.files[0], 'rt', encoding='utf-8') as f: assert f.readline().startswith('age,workclass')
+
+
+def test_the_sample_of_digits_says_that_it_is_not_drawn(home):
+    d = get('mnist')
+    assert str(d) == ('mnist: 1,797 real handwritten digits of 8 × 8 pixels · SAMPLE DATA, shipped with scikit-learn, not drawn by the course · '
+                      'licence: CC BY 4.0 (Alpaydin and Kaynak 1998, UCI)')
+    assert (d.source, d.track) == ('shipped with scikit-learn', 'sample') and read_json(d.path.parent/'manifest.json')['origin'] == d.source
+    assert [p.name for p in d.files] == ['t10k-images-idx3-ubyte.gz', 't10k-labels-idx1-ubyte.gz',
+                                         'train-images-idx3-ubyte.gz', 'train-labels-idx1-ubyte.gz']
 
 
 def test_what_was_used_last(home):
@@ -312,6 +327,49 @@ def test_adult_from_the_network(home, server, monkeypatch):
     assert d.n == 5 and len(lines) == 6 and lines[0].endswith('native-country,salary') and lines[1] == row.strip().replace(', ', ',')
 
 
+def digits(n=3, magic=0x803):
+    "Four files like MNIST's: n images of 2 x 2 pixels and their labels, twice"
+    images = struct.pack('>4I', magic, n, 2, 2) + bytes(4*n)
+    labels = struct.pack('>2I', 0x801, n) + bytes(n)
+    return {f'{part}-{kind}-ubyte.gz': gzip.compress(raw)
+            for part in ('train', 't10k') for kind, raw in (('images-idx3', images), ('labels-idx1', labels))}
+
+
+def test_digits_from_the_network(home, server, monkeypatch):
+    serve_all(server, monkeypatch, 'mnist', files := digits())
+    d = get('mnist', track='real')
+    assert (d.n, d.source, d.track) == (6, 'network', 'real') and len(server.asked) == 4
+    assert {p.name: p.read_bytes() for p in d.files} == files
+    assert str(d) == 'mnist: 6 handwritten digits · real, from the network · licence: CC BY-SA 3.0'
+    server.asked.clear()
+    assert get('mnist', track='real').source == 'cache' and server.asked == []
+
+
+def test_one_of_four_files_is_wrong(home, server, monkeypatch):
+    files = digits()
+    serve_all(server, monkeypatch, 'mnist', files)
+    origin = DATASETS['mnist'].origin
+    wrong = (*origin[:2], (origin[2][0], '0'*64), origin[3])
+    monkeypatch.setitem(DATASETS, 'mnist', dataclasses.replace(DATASETS['mnist'], origin=wrong))
+    with pytest.raises(CourseError, match='t10k-images-idx3-ubyte.gz is not the file .* SHA-256 expected 0000'): get('mnist', track='real')
+    assert temps() == [] and not list(cache('real').glob('mnist*'))
+    server.asked.clear()
+    monkeypatch.setitem(DATASETS, 'mnist', dataclasses.replace(DATASETS['mnist'], origin=origin))
+    assert get('mnist', track='real').n == 6 and len(server.asked) == 2 # what was right the first time is kept
+
+
+@pytest.mark.parametrize('body, words', [(digits(magic=0x801)['t10k-images-idx3-ubyte.gz'], 'begins with 0x801; a file of digits begins with 0x803'),
+                                         (b'<html>', 'cannot be read as compressed images'), (gzip.compress(b'abc'), 'cannot be read as'),
+                                         (digits()['t10k-images-idx3-ubyte.gz'][:12], 'cannot be read as'),
+                                         (gzip.compress(b'')[:10] + b'\xff'*40, 'cannot be read as')])
+def test_digits_of_a_mirror_that_are_none(mirror, body, words):
+    (mirror/'mnist').mkdir()
+    for name, content in (digits() | {'t10k-images-idx3-ubyte.gz': body}).items(): (mirror/'mnist'/name).write_bytes(content)
+    listed(mirror)
+    with pytest.raises(CourseError, match=words): get('mnist')
+    assert temps() == []
+
+
 def test_pets_from_the_network(home, server, monkeypatch, tmp_path):
     files = {'Abyssinian_1.jpg': b'1', 'beagle_2.jpg': b'2', 'Abyssinian_100.mat': b'', '._beagle_2.jpg': b''}
     body = archive(tmp_path/'x.tar.gz', files, 'images').read_bytes()
@@ -337,7 +395,7 @@ def test_a_wrong_file_from_the_network(home, server, monkeypatch):
 
 
 def test_no_network_at_all(home, monkeypatch):
-    monkeypatch.setitem(DATASETS, 'adult', dataclasses.replace(DATASETS['adult'], url='http://127.0.0.1:9/adult.data'))
+    monkeypatch.setitem(DATASETS, 'adult', dataclasses.replace(DATASETS['adult'], origin=(('http://127.0.0.1:9/adult.data', '0'*64),)))
     with pytest.raises(CourseError, match='cannot be reached: .* `--track sample`'): get('adult', track='real')
 
 
@@ -351,9 +409,9 @@ def test_a_damaged_network_copy_is_made_again_without_the_network(home, server, 
 
 def test_two_programs_download_one_set(home, server):
     server.step, server.pause, body = 20_000, .02, movies()
-    where = dict(url=server.url('m.zip', body), sha256=hashlib.sha256(body).hexdigest())
+    where = ((server.url('m.zip', body), hashlib.sha256(body).hexdigest()),)
     code = f"""import dataclasses, topdown.data as d
-d.DATASETS['ml-100k'] = dataclasses.replace(d.DATASETS['ml-100k'], **{where})
+d.DATASETS['ml-100k'] = dataclasses.replace(d.DATASETS['ml-100k'], origin={where})
 print(d.get('ml-100k', track='real').sha256)"""
     both = [subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     answers = [p.communicate(timeout=60) for p in both]
@@ -504,7 +562,8 @@ def test_the_sample_track_has_one_network(home, capsys):
 def test_registries_are_complete():
     for name, entry in DATASETS.items():
         assert entry.name == name and entry.licence and entry.citation
-        assert not entry.mirror or bool(entry.bring) == bool(entry.url and entry.sha256) == (not entry.instead)
+        assert not entry.mirror or bool(entry.bring) == bool(entry.origin) == (not entry.instead)
+        assert all(url.startswith('https://') and len(sha) == 64 for url, sha in entry.origin)
     assert all(w.mirror and w.bring for w in WEIGHTS.values())
 
 
@@ -516,7 +575,8 @@ def test_importing_is_light():
 
 # The real track
 
-REAL = {'birds': (1005, 'bird'), 'pets': (296, 'Abyssinian'), 'camvid': (60, None), 'adult': (26049, None), 'ml-100k': (80000, None)}
+REAL = {'birds': (1005, 'bird'), 'pets': (296, 'Abyssinian'), 'camvid': (60, None), 'adult': (26049, None), 'ml-100k': (80000, None),
+        'mnist': (65000, None)}
 needs_data = pytest.mark.skipif(not os.environ.get('TOPDOWN_DATA'), reason='TOPDOWN_DATA names no folder of real data')
 
 

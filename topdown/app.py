@@ -70,11 +70,11 @@ def photo_net(
     net.head.weight.data, net.head.bias.data = _one_layer(classifier.head)
     return net.eval()
 
-# %% ../nbs/02_from_model_to_app.ipynb #57e79787
+# %% ../nbs/02_from_model_to_app.ipynb #363104bd
 def _origin(data):
     "What the manifest says about the data that a model learned from"
     return {'name': data.name, 'source': data.source, 'track': data.track, 'licence': data.licence, 'n': data.n, 'sha256': data.sha256,
-            'citation': data.entry.citation if data.track != 'sample' else 'drawn by the course'}
+            'citation': data.entry.citation if data.track != 'sample' else data.source}
 
 def save_model(
     classifier, # A trained `PhotoClassifier`

@@ -169,11 +169,11 @@ def _become(call, env):
         try: raise typer.Exit(process.wait())
         except KeyboardInterrupt: continue
 
-# %% ../nbs/workshop/cli.ipynb #0f6fda56
+# %% ../nbs/workshop/cli.ipynb #e3f61fa8
 @commands.command('run')
 def _run(
     lesson: _Lesson,
-    track: Annotated[str | None, _option('sample (drawn by the course, no network), real or full; '
+    track: Annotated[str | None, _option('sample (made by the course or shipped with it, no network), real or full; '
                                          'by default TOPDOWN_TRACK, or real if TOPDOWN_DATA is set, else sample.', metavar='TRACK')] = None,
     data: Annotated[Path | None, _option('Folder with real data, instead of TOPDOWN_DATA.', metavar='DIR')] = None,
     out: Annotated[Path | None, _option('Folder for the executed notebook; a new one by default.', metavar='DIR')] = None,
