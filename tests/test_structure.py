@@ -16,10 +16,10 @@ LESSONS = [p for p in NOTEBOOKS if re.match(r'\d\d', p.name)]
 TREES = tree.modules()
 
 # Lower ranks know nothing of higher ones; two modules of one rank know nothing of each other.
-RANKS = [{'settings', 'cells', 'hardware'}, {'store', 'photos'}, {'fetch', 'pen', 'infer'}, {'creatures', 'serve'}, {'things'}, {'draw'}, {'sample'}, {'data'}, {'ledger'},
-         {'core'}, {'body', 'cleaning', 'copies', 'report', 'upkeep'}, {'vision', 'app', 'runner', 'doctor'},
+RANKS = [{'settings', 'cells', 'hardware'}, {'store', 'photos'}, {'fetch', 'pen', 'infer', 'sheets', 'checkpoint'}, {'creatures', 'serve'}, {'things'}, {'draw'}, {'sample'}, {'data'}, {'ledger'},
+         {'core'}, {'body', 'cleaning', 'copies', 'descent', 'report', 'upkeep'}, {'vision', 'app', 'learner', 'runner', 'doctor'},
          {'publish'}, {'cli'}]
-GROUND = ['settings', 'store', 'photos', 'infer', 'serve', 'fetch', 'pen', 'creatures', 'things', 'draw', 'sample', 'data', 'ledger', 'cli']
+GROUND = ['settings', 'store', 'photos', 'infer', 'serve', 'sheets', 'checkpoint', 'fetch', 'pen', 'creatures', 'things', 'draw', 'sample', 'data', 'ledger', 'cli']
 
 
 def rank(name): return next(i for i, names in enumerate(RANKS) if name in names)
