@@ -1,6 +1,6 @@
 """Seconds and peak memory of a whole lesson, from `topdown run` to its last cell, on the sample track and, with --data, on the real one
 
-python benchmarks/whole.py [--runs 1] [--data FOLDER]
+python benchmarks/whole.py [--runs 1] [--data FOLDER] [--lessons 03 04]
 """
 import os
 import statistics
@@ -10,13 +10,13 @@ from common import heading, options, spread, verdict
 
 
 def main():
-    args = options(__doc__.splitlines()[0], 1)
+    args = options(__doc__.splitlines()[0], 1, lessons=True)
     home = tempfile.TemporaryDirectory(ignore_cleanup_errors=True) # not the reader's own ledger; the first run also makes the data
     os.environ['TOPDOWN_HOME'] = home.name
     from topdown.runner import run
     from topdown.settings import course
     heading('Whole lessons', 'topdown-course', 'fastai', 'torch', 'nbclient')
-    for lesson in course().lessons:
+    for lesson in [o for o in course().lessons if not args.lessons or o.number in args.lessons]:
         for track in ('sample', 'real') if args.data else ('sample',):
             found = []
             for _ in range(args.runs):
