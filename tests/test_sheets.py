@@ -196,6 +196,15 @@ def test_charts_take_cells(sheet):
         with pytest.raises(CourseError, match="such as 'A5:A64'"): sheet.chart('D1', 'title', x, {'line': y}, ('x', 'y'))
 
 
+def test_a_chart_on_a_sheet_with_an_apostrophe(tmp_path):
+    book = Workbook()
+    page = book.sheet("it's")
+    for letter in 'AB': page.column(f'{letter}1', letter, [1, 2])
+    page.chart('D1', 'title', 'A2:A3', {'line': 'B2:B3'}, ('x', 'y'))
+    with zipfile.ZipFile(book.save(tmp_path/'x.xlsx')) as z: drawn = z.read('xl/charts/chart1.xml').decode()
+    assert "'it''s'!$A$2:$A$3" in drawn and "'it''s'!$B$2:$B$3" in drawn
+
+
 def test_an_empty_workbook_and_a_wrong_ending(sheet, tmp_path):
     with pytest.raises(CourseError, match='without a sheet'): Workbook().save(tmp_path/'x.xlsx')
     for name in ('x.xls', 'x.csv', 'x'):

@@ -89,11 +89,11 @@ def put(
     if change: cell.fill = PatternFill('solid', start_color='FFF2CC')
     if bold: cell.font = Font(bold=True)
 
-# %% ../nbs/workshop/sheets.ipynb #ba0f8c09
+# %% ../nbs/workshop/sheets.ipynb #4e23338e
 @patch
 def _name(self: Sheet, name, row, column, rows):
     "Give a name to a cell, or to cells one below the other"
-    from openpyxl.utils import get_column_letter
+    from openpyxl.utils import get_column_letter, quote_sheetname
     from openpyxl.workbook.defined_name import DefinedName
     known, letter = self.workbook.names, get_column_letter(column)
     bad = not isinstance(name, str) or not re.fullmatch(r'[A-Za-z_]\w{0,254}', name, re.ASCII)
@@ -102,8 +102,7 @@ def _name(self: Sheet, name, row, column, rows):
     if name.lower() in (n.lower() for n in known):
         raise CourseError(f'the name {name!r} is taken: it stands for {known.get(name, "other cells")}')
     end = f':${letter}${row + rows - 1}' if rows > 1 else ''
-    title = self.page.title.replace("'", "''")
-    known[name] = f"'{title}'!${letter}${row}{end}"
+    known[name] = f'{quote_sheetname(self.page.title)}!${letter}${row}{end}'
     self.workbook.book.defined_names[name] = DefinedName(name, attr_text=known[name])
 
 # %% ../nbs/workshop/sheets.ipynb #502ef1a0
@@ -176,7 +175,7 @@ def _known(kind, found, known, cell):
     raise CourseError(f'the formula in {cell.coordinate} on sheet {cell.parent.title!r} uses the {kind} {found!r}, which does not exist'
                       + (f'; did you mean {near[0]!r}?' if near else f'; known: {", ".join(known) or "none"}'))
 
-# %% ../nbs/workshop/sheets.ipynb #f5ccd620
+# %% ../nbs/workshop/sheets.ipynb #271d7785
 @patch
 def chart(
     self: Sheet,
@@ -189,11 +188,12 @@ def chart(
 ):
     "Draw columns against another column"
     from openpyxl.chart import Reference, ScatterChart, Series
+    from openpyxl.utils import range_boundaries
     _place(at)
     for cells in (x, *lines.values()):
         if not isinstance(cells, str) or not _cells.fullmatch(cells):
             raise CourseError(f"cells for a chart are a text such as 'A5:A64', found {cells!r}")
-    drawing, ours = ScatterChart(), lambda cells: Reference(self.page, range_string=f"'{self.page.title}'!{cells}")
+    drawing, ours = ScatterChart(), lambda cells: Reference(self.page, *range_boundaries(cells))
     drawing.title, drawing.width, drawing.height, drawing.style, drawing.scatterStyle = title, 16, 8, 2, 'lineMarker'
     for axis, text in zip((drawing.x_axis, drawing.y_axis), axes): axis.title, axis.delete = text, False
     for label, cells in lines.items():
