@@ -79,8 +79,9 @@ def learn(n, folder, wd=0.004, progress=False):
     rows = [torch.tensor([int(i) for i in ids]) for ids in (stream.users, stream.items)]
     with torch.no_grad(): floor = judge(valid, lambda user, item: truth(rows[0][user], rows[1][item]))
     found = {'ratings': n, 'users': len(stream.users), 'items': len(stream.items), 'factors': rank, 'epochs': epochs, 'lr': lr, 'batch': bs,
-             'wd': wd, 'parameters': parameters, 'threads': torch.get_num_threads(), 'first_pass_seconds': scanned - start, 'train_seconds': seconds,
-             'start_mb': at_start, 'peak_mb': peak, 'floor': floor, 'reachable': floor*(1 + parameters/n),
+             'wd': wd, 'parameters': parameters, 'threads': torch.get_num_threads(),
+             'first_pass_seconds': scanned - start, 'train_seconds': seconds, 'start_mb': at_start, 'peak_mb': peak,
+             'floor': floor, 'reachable': floor*(1 + parameters/n),
              'valid_mse': learner.history[-1]['valid_loss'], 'always_mean': judge(valid, lambda user, item: stream.mean)}
     return found | recovered(model, truth, rows)
 

@@ -777,9 +777,9 @@ def score_table(
     low, high = model.y_range
     return low + (high - low)*torch.sigmoid(score)
 
-# %% ../nbs/05_collaborative_filtering.ipynb #a0b59077
+# %% ../nbs/05_collaborative_filtering.ipynb #6a7f0203
 class Watched:
-    "Batches of who watched what, with targets of 1, and of as many times as many pairs drawn at random, with targets of 0"
+    "Batches of who watched what, with targets of 1, and of `negatives` times as many pairs drawn at random, with targets of 0"
     def __init__(self, ratings: Ratings, # What was watched; the ratings themselves do not matter
                  negatives: int = 2, # Pairs drawn for each one that was watched
                  bs: int = 1024, # Watched pairs in a batch
