@@ -123,7 +123,7 @@ def test_lesson_as_slides(lab, page, name, title):
     shown = "document.querySelector('.reveal .slides section.present section.present') || document.querySelector('.reveal .slides section.present')"
     page.wait_for_function(f'() => {shown}')
     seen = {}
-    for _ in range(120):
+    for _ in range(300):
         text, height, last = page.evaluate(f"(() => {{ const s = {shown}; return [s.innerText.slice(0, 60), s.scrollHeight, !!document.querySelector('.navigate-right[disabled]')"
                                            " && !!document.querySelector('.navigate-down[disabled]')]; })()")
         seen[text] = height

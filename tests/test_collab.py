@@ -49,7 +49,7 @@ def test_the_latest_of_duplicates_stays_and_they_are_counted():
     assert r.duplicates == 2 and len(r) == 2 and r.value.tolist() == [5, 3] and r.time.tolist() == [30, 1]
     assert Ratings([1, 1], [1, 1], [2, 4], times=[5, 5]).value.tolist() == [4]      # at the same time: the last row
     assert Ratings([1, 1, 1], [1, 1, 1], [2, 4, 3], scale=(1, 5)).value.tolist() == [3]   # without times as well
-    assert '2 older duplicates left out' in repr(r)
+    assert 'older duplicates left out: 2' in repr(r)
 
 
 def test_duplicates_like_pandas():

@@ -74,7 +74,7 @@ def _latest(pair, time):
     _, first = np.unique(pair[order][::-1], return_index=True)
     return np.sort(order[::-1][first])
 
-# %% ../nbs/05_collaborative_filtering.ipynb #61130d3f
+# %% ../nbs/05_collaborative_filtering.ipynb #2895096d
 class Ratings:
     "Who rated what, and how: checked, without duplicates, people and items numbered from 0"
     def __init__(self, users, # Ids of people, whole numbers or texts, one for each rating
@@ -96,7 +96,7 @@ class Ratings:
     def __len__(self): return len(self.user)
     def __repr__(self):
         return (f'{len(self):,} ratings from {self.scale[0]:g} to {self.scale[1]:g}, of {len(self.items):,} items by {len(self.users):,} '
-                f'people' + (f'; {self.duplicates:,} older duplicates left out' if self.duplicates else ''))
+                f'people' + (f'; older duplicates left out: {self.duplicates:,}' if self.duplicates else ''))
 
 # %% ../nbs/05_collaborative_filtering.ipynb #6f792cba
 @patch
@@ -148,14 +148,14 @@ def find(self: Ratings,
     place = {t: i for i, t in enumerate(self.users if kind == 'user' else self.items)}
     return torch.tensor([place.get(_plain_id(kind, v), -1) for v in ids], dtype=torch.int64)
 
-# %% ../nbs/05_collaborative_filtering.ipynb #73db5d9d
+# %% ../nbs/05_collaborative_filtering.ipynb #c59d5318
 def read_ratings(path: Path, # A table of text, perhaps compressed with gzip
                  sep: str = '\t', # What stands between two columns
                  names: tuple = ('user', 'item', 'rating', 'time'), # Its columns; others than these four are passed over
                  scale: tuple | None = None, # Lowest and highest possible rating
 ) -> Ratings: # A `CourseError` if the file is empty, cut off or not such a table
     "Read ratings from a file without a heading"
-    try: t = pd.read_csv(path, sep=sep, names=list(names), index_col=False)
+    try: t = pd.read_csv(path, sep=sep, names=list(names), index_col=False) # False: no column becomes the names of the rows
     except FileNotFoundError: raise CourseError(f'there is no file {path}') from None
     except (pd.errors.EmptyDataError, pd.errors.ParserError, EOFError, gzip.BadGzipFile, zlib.error, UnicodeDecodeError) as e:
         raise CourseError(f'{path} cannot be read as a table of {", ".join(names)}: {e}; get the file again from where it came') from None
