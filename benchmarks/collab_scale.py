@@ -6,7 +6,8 @@ For each size one process writes ratings of a known truth to Parquet (`write_low
 and learns them. The tables grow with the ratings, so that each person and each item always has as many ratings on average (not so in
 the smallest, where the table would be full). An error is held against the floor, the variance of the noise, and against floor·(1 +
 d/n) for d numbers learned from n ratings. The factors are compared with the truth by canonical correlations, which are the cosines of
-the principal angles. `--no-write` leaves results/collab_scale.json as it is. OMP_NUM_THREADS=1 before the command: with one thread, as
+the principal angles. Without `--no-write` the figures go to results/collab_scale.json and are drawn in
+benchmarks/collab_scale.svg. OMP_NUM_THREADS=1 before the command: with one thread, as
 where other programs need the second core.
 """
 import argparse
@@ -86,6 +87,25 @@ def learn(n, folder, wd=0.004, progress=False):
     return found | recovered(model, truth, rows)
 
 
+def plot(runs, path):
+    "Time and memory against the number of ratings"
+    import matplotlib
+    matplotlib.use('svg')
+    matplotlib.rcParams['svg.hashsalt'] = 'collab_scale' # the same drawing, the same file
+    import matplotlib.pyplot as plt
+    fig, axes = plt.subplots(1, 2, figsize=(9, 3.2))
+    n = [r['ratings'] for r in runs]
+    axes[0].plot(n, [r['train_seconds'] for r in runs], 'o-', label='training, all epochs')
+    axes[0].plot(n, [r['first_pass_seconds'] for r in runs], 's--', label='first pass')
+    axes[1].plot(n, [r['peak_mb'] - r['start_mb'] for r in runs], 'o-', label='added by the training, streamed')
+    axes[1].plot(n, [x*20/1e6 for x in n], 's--', label='the ratings alone, as tensors')
+    for ax, what in zip(axes, ('seconds', 'MB of memory')):
+        ax.set(xscale='log', yscale='log', xlabel='ratings', ylabel=what)
+        ax.grid(alpha=0.3); ax.legend(fontsize=8)
+    fig.tight_layout(); fig.savefig(path, metadata={'Date': None})
+    return path
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     p.add_argument('--sizes', nargs='*', type=int, default=list(SIZES), choices=list(SIZES), help='numbers of ratings; all by default')
@@ -119,7 +139,9 @@ def main():
               f'memory {r["peak_mb"]:.0f} MB at most, {r["start_mb"]:.0f} MB before; MSE {r["valid_mse"]:.4f} (floor {r["floor"]:.4f}, '
               f'reachable {r["reachable"]:.4f}, always the mean {r["always_mean"]:.2f}), without noise {r["mse_without_noise"]:.4f}; '
               f'smallest correlation of factors: people {min(r["match_users"]):.4f}, items {min(r["match_items"]):.4f}', flush=True)
-    if not args.no_write: print(write_json(Path(__file__).parents[1]/'results'/'collab_scale.json', {'noise': NOISE, 'runs': runs}))
+    if args.no_write: return
+    print(write_json(Path(__file__).parents[1]/'results'/'collab_scale.json', {'noise': NOISE, 'runs': runs}))
+    print(plot(runs, Path(__file__).with_name('collab_scale.svg')))
 
 
 if __name__ == '__main__': main()
