@@ -52,6 +52,16 @@ def own_home(tmp_path_factory):
     os.environ['TOPDOWN_HOME'] = str(tmp_path_factory.mktemp('home'))
 
 
+@pytest.fixture(scope='module')
+def one_thread():
+    "For small models and tables: a second thread would only wait for the first"
+    import torch
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(autouse=True)
 def sample_track(request, monkeypatch):
     "Tests run on the sample track, except those marked `real`"

@@ -14,12 +14,7 @@ from topdown.learner import Adam, Checkpoint, Learner
 from topdown.settings import CourseError
 
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def some(n=400, users=20, items=15, seed=0):

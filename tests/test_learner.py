@@ -23,13 +23,7 @@ from topdown.settings import CourseError
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    "The nets are small: a second thread would only wait for the first"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 torch.manual_seed(0)

@@ -10,13 +10,7 @@ from topdown.learner import Adam, Callback, Checkpoint, Learner
 from topdown.settings import CourseError
 
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    "The tables are small: a second thread would only wait for the first"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def tables(people=40, items=30, wanted=.2, known=.3, seed=0):

@@ -16,13 +16,7 @@ from topdown.settings import CourseError
 matplotlib.use('agg')
 
 
-@pytest.fixture(autouse=True, scope='module')
-def one_thread():
-    "The tables are small: a second thread would only wait for the first"
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures('one_thread')
 
 
 def drawn(people=80, items=40, share=0.5, seed=0):
