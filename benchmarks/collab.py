@@ -23,6 +23,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from common import heading, options, spread, verdict
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = 'scikit-surprise==1.1.5'
@@ -114,8 +115,6 @@ def elsewhere(python, name, train, valid):
 
 def compare(args):
     "Error and seconds of everyone, in turn"
-    from common import heading, spread, verdict
-
     from topdown.collab import Means, read_movies
     from topdown.data import get
     heading('Matrix factorisation on MovieLens', 'topdown-course', 'torch', 'fastai')
@@ -184,7 +183,6 @@ def steps(users, items, factors, bs):
 def gradients(args):
     "Milliseconds of a step, for tables and batches of three sizes"
     import torch
-    from common import heading, spread
     heading('A training step with dense and with sparse gradients', 'topdown-course', 'torch')
     print(f'{torch.get_num_threads()} threads; milliseconds a step, median (least to most) of {args.runs} runs')
     found = []
@@ -202,25 +200,22 @@ def gradients(args):
     return found
 
 
-def main():
-    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    p.add_argument('--runs', type=int, default=3, help='how often to repeat, by default 3')
-    p.add_argument('--data', default=os.environ.get('TOPDOWN_DATA'),
-                   help='folder with the real data; by default TOPDOWN_DATA, else the sample track')
+def more(p):
+    "The options of this benchmark alone"
     p.add_argument('--lenskit', metavar='PYTHON', help='a Python that has lenskit')
     p.add_argument('--only', nargs='*', choices=['peers', 'gradients'], default=['peers', 'gradients'], help='which parts; both by default')
     p.add_argument('--no-write', action='store_true', help='only print')
     p.add_argument('--peer', help=argparse.SUPPRESS) # for a process under another Python: which peer to run, and on which file
     p.add_argument('--file', help=argparse.SUPPRESS)
-    args = p.parse_args()
+
+
+def main():
+    args = options(__doc__.splitlines()[0], 3, more=more)
     if args.peer:
         a = np.load(args.file)
         seconds, predicted = lenskit(a) if args.peer == 'lenskit' else surprise(a, int(args.peer.split('-')[1]))
         np.savez(Path(args.file).with_suffix('.out.npz'), seconds=seconds, predicted=predicted)
         return
-    if args.runs < 1: sys.exit('--runs must be at least 1')
-    os.environ.pop('TOPDOWN_TRACK', None)
-    if args.data: os.environ['TOPDOWN_DATA'] = os.path.abspath(args.data)
     from topdown.store import read_json, write_json
     file = ROOT/'results'/'collab.json'
     found = read_json(file) if file.exists() else {}

@@ -28,12 +28,13 @@ def verdict(lesson, metric, track, value):
         print(f'{metric}, {track} track: {value:.4g}, to be at {"most" if c["better"] == "lower" else "least"} {c["bound"]:g}: {"kept" if kept else "MISSED"}')
 
 
-def options(text, runs, lessons=False):
-    "The options that all benchmarks share; with `lessons` also a choice of lessons"
+def options(text, runs, lessons=False, more=None):
+    "The options that all benchmarks share; with `lessons` also a choice of lessons; `more` may add others to the parser"
     p = argparse.ArgumentParser(description=text)
     p.add_argument('--runs', type=int, default=runs, help=f'how often to repeat, by default {runs}')
     p.add_argument('--data', default=os.environ.get('TOPDOWN_DATA'), help='folder with the real data; by default TOPDOWN_DATA, else the sample track')
     if lessons: p.add_argument('--lessons', nargs='*', help='numbers of lessons, such as 03 04; all by default')
+    if more: more(p)
     args = p.parse_args()
     if args.runs < 1: sys.exit('--runs must be at least 1')
     os.environ.pop('TOPDOWN_TRACK', None)

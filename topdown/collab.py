@@ -162,10 +162,10 @@ def read_ratings(path: Path, # A table of text, perhaps compressed with gzip
     if t.empty: raise CourseError(f'{path} is empty: there are no ratings in it')
     return Ratings(t['user'], t['item'], t['rating'], t.get('time'), scale)
 
-# %% ../nbs/05_collaborative_filtering.ipynb #5c334090
+# %% ../nbs/05_collaborative_filtering.ipynb #fcc84aed
 def _bars(path, names, cols):
     "A table whose columns are divided by bars, its first column as an index of texts"
-    t = pd.read_csv(path, sep='|', header=None, usecols=cols, names=None, encoding='latin-1', quoting=3)
+    t = pd.read_csv(path, sep='|', header=None, usecols=cols, encoding='latin-1', quoting=3)
     t.columns = names
     return t.set_index(t['id'].astype(str)).drop(columns='id')
 
@@ -174,12 +174,12 @@ def read_movies(
 ) -> tuple[Ratings, pd.DataFrame, pd.DataFrame]: # Ratings; films: title, year, genres, ratings; people: age, sex, job; both by id
     "Read the files of MovieLens 100K"
     ratings = read_ratings(dataset.path/'u.data.gz', scale=(1, 5))
-    genres = [line.split('|')[0] for line in (dataset.path/'u.genre').read_text(encoding='latin-1').splitlines() if '|' in line]
+    genres = np.array([line.split('|')[0] for line in (dataset.path/'u.genre').read_text(encoding='latin-1').splitlines() if '|' in line])
     films = _bars(dataset.path/'u.item.gz', ['id', 'title', *genres], [0, 1, *range(5, 5 + len(genres))])
     flags = films[genres].to_numpy(dtype=bool)
     count = dict(zip(ratings.items, torch.bincount(ratings.item, minlength=len(ratings.items)).tolist()))
     films = pd.DataFrame({'title': films['title'], 'year': films['title'].str.extract(r'\((\d{4})\)\s*$')[0].astype('Int64'),
-                          'genres': [', '.join(np.array(genres)[row]) for row in flags],
+                          'genres': [', '.join(genres[row]) for row in flags],
                           'ratings': [count.get(i, 0) for i in films.index]}, index=films.index)
     people = _bars(dataset.path/'u.user.gz', ['id', 'age', 'sex', 'job'], [0, 1, 2, 3])
     return ratings, films, people
@@ -372,7 +372,20 @@ class _Dot(torch.autograd.Function):
         collect = lambda n, rows, g: g.new_zeros(n, g.shape[1]).index_add_(0, rows, g)
         return collect(ctx.lengths[0], user, to_p), collect(ctx.lengths[1], item, to_q), None, None
 
-# %% ../nbs/05_collaborative_filtering.ipynb #b1f083f4
+# %% ../nbs/05_collaborative_filtering.ipynb #1da02afd
+def _in_range(score, y_range):
+    "Scores as ratings within `y_range`; as they are if that is None"
+    if not y_range: return score
+    low, high = y_range
+    return low + (high - low)*torch.sigmoid(score)
+
+def _score_of(rating, y_range):
+    "The score whose rating is `rating`"
+    if not y_range: return rating
+    share = (rating - y_range[0])/(y_range[1] - y_range[0])
+    return np.log(share/(1 - share))
+
+# %% ../nbs/05_collaborative_filtering.ipynb #4be7a567
 class DotProduct(nn.Module):
     "A rating as the dot product of a person's and an item's factors, plus a bias of each"
     def __init__(self, n_users: int, # People
@@ -386,16 +399,13 @@ class DotProduct(nn.Module):
         if y_range and not y_range[0] < mean < y_range[1]: raise CourseError(f'the mean {mean:g} should lie within y_range={y_range}')
         g = torch.Generator().manual_seed(seed)
         self.users, self.items = (nn.Parameter(0.01*torch.randn(n, factors + 1, generator=g)) for n in (n_users, n_items))
-        share = (mean - y_range[0])/(y_range[1] - y_range[0]) if y_range else None
         with torch.no_grad():
             self.users[:, -1] = 0
-            self.items[:, -1] = np.log(share/(1 - share)) if y_range else mean
+            self.items[:, -1] = _score_of(mean, y_range)
         self.y_range, self.penalty = y_range, None
     def forward(self, user, item): # Positions
         score, self.penalty = _Dot.apply(self.users, self.items, user, item)
-        if not self.y_range: return score
-        low, high = self.y_range
-        return low + (high - low)*torch.sigmoid(score)
+        return _in_range(score, self.y_range)
 
 # %% ../nbs/05_collaborative_filtering.ipynb #633f875b
 def factorise(train: Ratings, # To learn from
@@ -418,7 +428,7 @@ def factorise(train: Ratings, # To learn from
     learn.fit_one_cycle(epochs)
     return learn
 
-# %% ../nbs/05_collaborative_filtering.ipynb #9b5b933b
+# %% ../nbs/05_collaborative_filtering.ipynb #0dca7c11
 class EmbeddingNet(nn.Module):
     "A rating from the factors of a person and an item, side by side, through a net with one hidden layer"
     def __init__(self, n_users: int, # People
@@ -432,13 +442,11 @@ class EmbeddingNet(nn.Module):
         self.users, self.items = nn.Embedding(n_users, factors), nn.Embedding(n_items, factors)
         for table in (self.users, self.items): nn.init.normal_(table.weight, std=0.1)
         self.layers = nn.Sequential(nn.Linear(2*factors, hidden), nn.ReLU(), nn.Linear(hidden, 1))
-        share = (mean - y_range[0])/(y_range[1] - y_range[0])
-        nn.init.constant_(self.layers[-1].bias, np.log(share/(1 - share)))
+        nn.init.constant_(self.layers[-1].bias, _score_of(mean, y_range))
         self.y_range = y_range
     def forward(self, user, item): # Positions
         both = torch.cat([self.users(user), self.items(item)], dim=1)
-        low, high = self.y_range
-        return low + (high - low)*torch.sigmoid(self.layers(both)[:, 0])
+        return _in_range(self.layers(both)[:, 0], self.y_range)
 
 # %% ../nbs/05_collaborative_filtering.ipynb #3b8734a5
 from .checkpoint import load_state, save_state
@@ -465,7 +473,7 @@ class Recommender:
         known = {kind: int((c > 0).sum()) for kind, c in self.count.items()}
         return f'a recommender of {known["item"]:,} items, learned from {len(self.ratings):,} ratings by {known["user"]:,} people'
 
-# %% ../nbs/05_collaborative_filtering.ipynb #8d8caaf6
+# %% ../nbs/05_collaborative_filtering.ipynb #9bd11a4b
 class Newcomer:
     "Somebody who was not there in training: a row found by `Recommender.fold_in`"
     def __init__(self, row: torch.Tensor, # Factors and bias, (factors + 1)
@@ -485,10 +493,7 @@ def _known(self: Recommender, kind, ids):
 def _stars(self: Recommender, p, q):
     "Ratings from rows of people `p` and rows of items `q`"
     k = q.shape[1] - 1
-    score = torch.linalg.vecdot(p[:, :k], q[:, :k]) + p[:, k] + q[:, k]
-    if not self.y_range: return score
-    low, high = self.y_range
-    return low + (high - low)*torch.sigmoid(score)
+    return _in_range(torch.linalg.vecdot(p[:, :k], q[:, :k]) + p[:, k] + q[:, k], self.y_range)
 
 # %% ../nbs/05_collaborative_filtering.ipynb #295893b6
 @patch
@@ -765,7 +770,7 @@ def rank_metrics(scores: torch.Tensor, # (people, items): the higher, the furthe
     return {'precision': hits.mean().item(), 'recall': (hits.sum(1)/total).mean().item(), 'ndcg': ndcg.mean().item(),
             'people': len(scores), 'items': len(best[fresh.gather(1, best)].unique())}
 
-# %% ../nbs/05_collaborative_filtering.ipynb #2bc1fec9
+# %% ../nbs/05_collaborative_filtering.ipynb #b708a7cc
 @torch.no_grad()
 def score_table(
     model: DotProduct, # Trained
@@ -773,9 +778,7 @@ def score_table(
     "The predictions of a model for everybody and everything"
     p, q = model.users.detach().cpu(), model.items.detach().cpu()
     score = p[:, :-1] @ q[:, :-1].T + p[:, -1:] + q[:, -1]             # (people, items) + (people, 1) + (items)
-    if not model.y_range: return score
-    low, high = model.y_range
-    return low + (high - low)*torch.sigmoid(score)
+    return _in_range(score, model.y_range)
 
 # %% ../nbs/05_collaborative_filtering.ipynb #6a7f0203
 class Watched:
