@@ -12,7 +12,6 @@ results/collab.json, unless --no-write says no. OMP_NUM_THREADS=1 before the com
 second core.
 """
 import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -23,7 +22,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
-from common import heading, options, spread, verdict
+from common import heading, keep, options, spread, verdict
 
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = 'scikit-surprise==1.1.5'
@@ -203,25 +202,18 @@ def gradients(args):
 def more(p):
     "The options of this benchmark alone"
     p.add_argument('--lenskit', metavar='PYTHON', help='a Python that has lenskit')
-    p.add_argument('--only', nargs='*', choices=['peers', 'gradients'], default=['peers', 'gradients'], help='which parts; both by default')
-    p.add_argument('--no-write', action='store_true', help='only print')
     p.add_argument('--peer', help=argparse.SUPPRESS) # for a process under another Python: which peer to run, and on which file
     p.add_argument('--file', help=argparse.SUPPRESS)
 
 
 def main():
-    args = options(__doc__.splitlines()[0], 3, more=more)
+    args = options(__doc__.splitlines()[0], 3, parts=['peers', 'gradients'], more=more)
     if args.peer:
         a = np.load(args.file)
         seconds, predicted = lenskit(a) if args.peer == 'lenskit' else surprise(a, int(args.peer.split('-')[1]))
         np.savez(Path(args.file).with_suffix('.out.npz'), seconds=seconds, predicted=predicted)
         return
-    from topdown.store import read_json, write_json
-    file = ROOT/'results'/'collab.json'
-    found = read_json(file) if file.exists() else {}
-    if 'peers' in args.only: found['peers'] = compare(args)
-    if 'gradients' in args.only: found['gradients'] = gradients(args)
-    if not args.no_write: print(write_json(file, found))
+    keep('collab', {part: {'peers': compare, 'gradients': gradients}[part](args) for part in args.only}, args)
 
 
 if __name__ == '__main__': main()

@@ -67,11 +67,11 @@ def count(self: Entry,
     "How many items `folder` holds"
     return len(self.items(folder)) if self.counter is None else self.counter(folder)
 
-# %% ../nbs/workshop/data.ipynb #8012bc0e
+# %% ../nbs/workshop/data.ipynb #8758881e
 def _lines(name, header):
     "A counter of the lines in the file `name`, without the `header` first ones"
     def count(folder):
-        with gzip.open(folder/name) as f: return sum(1 for line in f if line.strip()) - header
+        with (gzip.open if name.endswith('.gz') else open)(folder/name, 'rb') as f: return sum(1 for line in f if line.strip()) - header
     return count
 
 def _digits(folder):
@@ -131,7 +131,7 @@ def _adult_csv(text):
 
 def _bring_adult(entry, folder): write_gz(folder/'adult.csv.gz', _adult_csv(_published(entry)[0].read_text(encoding='utf-8')).encode())
 
-# %% ../nbs/workshop/data.ipynb #c9aa5408
+# %% ../nbs/workshop/data.ipynb #4fd73510
 _birds = Entry('birds', licence='research and education only, do not pass on', mirror=('birds.tar.gz',), labels='folder',
     citation='Caltech-UCSD Birds 200 (2011), Caltech-101 (2004), Intel scenes',
     instead="a folder of real data (TOPDOWN_DATA) with birds.tar.gz (birds/<class>/<photo>) and its hash in SHA256SUMS; "
@@ -152,9 +152,15 @@ _movies = Entry('ml-100k', ('ratings', 'ratings'), 'no commercial use, do not pa
     _lines('u.data.gz', header=0), ('u.item.gz', 'u.user.gz', 'u.genre', 'u.occupation'), bring=_bring_movies,
     origin=(('https://files.grouplens.org/datasets/movielens/ml-100k.zip',
              '50d2a982c66986937beb9ffb3aa76efe955bf3d5c6b761f4e3a7cd717c6a3229'),))
+_titanic = Entry('titanic', ('passengers', 'passengers'), 'no terms stated: do not pass on', "Kaggle's Titanic, after the ship's lists",
+    ('titanic/train.csv',), 'train.csv', _lines('train.csv', header=1),
+    instead="a folder of real data (TOPDOWN_DATA) with titanic/train.csv of Kaggle's competition Titanic and its hash in SHA256SUMS")
+_bulldozers = Entry('bulldozers', ('sales', 'sales'), 'competition use only, do not pass on', 'Blue Book for Bulldozers; Fast Iron 2013',
+    ('bulldozers/bulldozers.csv.gz',), 'bulldozers.csv.gz', _lines('bulldozers.csv.gz', header=1),
+    instead="a folder of real data (TOPDOWN_DATA) with bulldozers/bulldozers.csv.gz (sales with SalePrice) and its hash in SHA256SUMS")
 _sounds = Entry('sounds', ('pictures of sounds',) * 2, 'CC BY 4.0', 'made by the course', labels='folder')
 
-# %% ../nbs/workshop/data.ipynb #c9765c85
+# %% ../nbs/workshop/data.ipynb #7b396b47
 _digit_files = {'train-images-idx3-ubyte.gz': '440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609',
                 'train-labels-idx1-ubyte.gz': '3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c',
                 't10k-images-idx3-ubyte.gz': '8d422c7b0a1c1c79245a5bcf07fe86e33eeafee875792584aec276f5a2dbc4e6',
@@ -164,7 +170,7 @@ _mnist = Entry('mnist', ('real handwritten digits of 8 × 8 pixels', 'handwritte
     'files', tuple((f'https://ossci-datasets.s3.amazonaws.com/mnist/{name}', sha) for name, sha in _digit_files.items()), _bring_as_it_is,
     sample='shipped with scikit-learn', sample_licence='CC BY 4.0 (Alpaydin and Kaynak 1998, UCI)')
 
-DATASETS = {entry.name: entry for entry in (_birds, _pets, _camvid, _adult, _movies, _sounds, _mnist)}
+DATASETS = {entry.name: entry for entry in (_birds, _pets, _camvid, _adult, _titanic, _bulldozers, _movies, _sounds, _mnist)}
 
 # %% ../nbs/workshop/data.ipynb #aae2f74b
 @dataclass

@@ -52,7 +52,7 @@ def course_root() -> Path: # The folder that holds settings.ini and nbs/
 @dataclass(frozen=True)
 class Lesson:
     "One lesson as settings.ini describes it"
-    number: str # Two digits
+    number: str # Two digits, and a letter where a lesson has several notebooks
     name: str # The notebook's name without its ending
     title: str # As a reader sees it
     minutes: dict = field(hash=False) # Track → minutes on two CPU cores
@@ -97,7 +97,7 @@ def _check_keys(ini, text, path):
     "Refuse a section or key that settings.ini does not know, and name one that is missing"
     for section in ini.sections():
         kind, where = (section.split() or [''])[0], f"{path}, line {_line(text, section)}"
-        if kind not in _keys or (kind == 'lesson' and not re.fullmatch(r'lesson \d\d', section)):
+        if kind not in _keys or (kind == 'lesson' and not re.fullmatch(r'lesson \d\d[a-z]?', section)):
             raise CourseError(f"{where}: unknown section [{section}]; known: [course], [lesson NN] and [price NAME]")
         for key in ini[section]:
             if key not in _keys[kind]:
@@ -167,12 +167,15 @@ def course() -> Course: # The settings of this course
 
 # %% ../nbs/workshop/settings.ipynb #90e8968a
 def find_lesson(
-    name: str, # `1`, `01` or `01_is_it_a_bird`
+    name: str, # `1`, `01`, `6a` or `01_is_it_a_bird`
 ) -> Lesson: # The lesson that is meant
     "The lesson of that number or name"
-    name = str(name).removesuffix('.ipynb')
-    for lesson in course().lessons:
-        if name in (lesson.number, lesson.name) or (name.isdigit() and int(name) == int(lesson.number)): return lesson
+    name, lessons = str(name).removesuffix('.ipynb'), course().lessons
+    number = f'{int(m[1]):02}{m[2]}' if (m := re.fullmatch(r'(\d+)([a-z]?)', name)) else name
+    for lesson in lessons:
+        if number == lesson.number or name == lesson.name: return lesson
+    parts = [o.name for o in lessons if o.number[:-1] == number]
+    if parts: raise CourseError(f'lesson {name} has {len(parts)} notebooks: name one of {", ".join(parts)}')
     raise unknown('lesson', name, [o.name for o in course().lessons])
 
 # %% ../nbs/workshop/settings.ipynb #2df15b53
