@@ -385,7 +385,7 @@ def _levels(self: TablePrep, name, column):
     if len(counts) > self.max_card: self._say(f'{name!r} has {len(counts)} values; the {self.max_card} most frequent are told apart')
     return _in_order(counts.index[:self.max_card])
 
-# %% ../nbs/06a_tables.ipynb #e125babf
+# %% ../nbs/06a_tables.ipynb #d471e151
 @patch
 def fit(self: TablePrep,
         df: pd.DataFrame, # The training rows, and only those
@@ -395,7 +395,7 @@ def fit(self: TablePrep,
     if not len(df): raise CourseError(f'there is nothing to learn from: the table has 0 rows and {df.shape[1]} columns')
     chosen, left_out = self._choose(df)
     classes = _classes(self.target, df[self.target]) if self.target else None
-    if self.target: _y(self.target, df[self.target], classes)
+    if self.target: _y(self.target, df[self.target], classes)           # only a check: a wrong answer stops here
     forms = self.asked['dates'] if isinstance(self.asked['dates'], dict) else {}
     dates = {name: forms.get(name) or _date_format(name, df[name], self._say) for name in chosen['dates']}
     raw, plain = _raw(df, chosen['conts'], dates), chosen['conts']
