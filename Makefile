@@ -32,7 +32,7 @@ clean:                       ## remove the environment and what builds leave; yo
 
 .venv/course: pyproject.toml constraints.txt setup.py | .venv/bin/python
 	@echo "Installing the course into .venv; the first time this takes some minutes and up to 6 GB of disk."
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[offline]'
 	@touch $@
 
 .venv/dev: .venv/course

@@ -115,7 +115,8 @@ def test_pixel_inspector_by_mouse_and_by_keyboard(lab, page):
 
 @pytest.mark.parametrize('name, title', [('01_is_it_a_bird', 'Is it a bird?'), ('02_from_model_to_app', 'From model to app'),
                                          ('03_how_a_network_learns', 'How a network learns'), ('04_mnist_from_scratch', 'MNIST from scratch'),
-                                         ('05_collaborative_filtering', 'Collaborative filtering'), ('06a_tables', 'Tables'), ('06b_trees', 'Trees')])
+                                         ('05_collaborative_filtering', 'Collaborative filtering'), ('06a_tables', 'Tables'), ('06b_trees', 'Trees'), ('07a_texts', 'Texts'),
+                                         ('07b_language_models', 'Language models'), ('07c_attention', 'Attention')])
 def test_lesson_as_slides(lab, page, name, title):
     page.goto(f'{lab}/rise/{name}.ipynb')
     page.wait_for_selector(f'.reveal .slides section h1:has-text("{title}")', state='attached')

@@ -18,7 +18,7 @@ TREES = tree.modules()
 # Lower ranks know nothing of higher ones; two modules of one rank know nothing of each other.
 RANKS = [{'settings', 'cells', 'hardware', 'loops'}, {'store', 'photos'}, {'fetch', 'pen', 'infer', 'sheets', 'checkpoint'}, {'creatures', 'serve'}, {'things'}, {'draw'}, {'sample'}, {'data'}, {'ledger'},
          {'core'}, {'body', 'cleaning', 'copies', 'descent', 'report', 'upkeep'}, {'vision', 'app', 'learner', 'runner', 'doctor'},
-         {'publish', 'collab', 'tabular'}, {'trees'}, {'cli'}]
+         {'collab', 'tabular', 'text'}, {'trees', 'language'}, {'transformer'}, {'publish'}, {'cli'}]
 GROUND = ['settings', 'store', 'photos', 'infer', 'serve', 'sheets', 'checkpoint', 'fetch', 'pen', 'creatures', 'things', 'draw', 'sample', 'data', 'ledger', 'cli']
 
 

@@ -225,10 +225,10 @@ def _model_named(name):
         raise CourseError(f'no model at {path}; a model is a folder with model.safetensors and model.json')
     return lesson_model(name)
 
-# %% ../nbs/workshop/cli.ipynb #99f6a93e
+# %% ../nbs/workshop/cli.ipynb #96b6c933
 @_app.command('build')
 def _app_build(
-    model: Annotated[str, typer.Argument(metavar='LESSON_OR_MODEL', help='1, 2, or the folder of a saved model.', show_default=False)],
+    model: Annotated[str, typer.Argument(metavar='LESSON_OR_MODEL', help='1, 2, 7c, or the folder of a saved model.', show_default=False)],
     to: Annotated[Path, _option('Folder to make.', metavar='DIR')],
     title: Annotated[str, _option('Title of both apps.', metavar='TEXT')] = '',
     intro: Annotated[str, _option('One sentence below the title.', metavar='TEXT')] = '',
@@ -243,9 +243,11 @@ def _app_build(
 
     Examples: `topdown app build 2 --to bird-app`, `topdown app build my_model --to my-app --title "Which leaf?"`
     """
-    from topdown.publish import build
+    from topdown.publish import build, build_writer
     os.environ |= {k: str(v) for k, v in {'TOPDOWN_TRACK': track, 'TOPDOWN_DATA': data}.items() if v}
-    built = build(_model_named(model), to, title, intro, examples, force, runtime, not offline)
+    at = _model_named(model)
+    if (Path(at)/'writer.safetensors').is_file(): built = build_writer(at, to, title, intro, force)
+    else: built = build(at, to, title, intro, examples, force, runtime, not offline)
     _say(str(built), f'Next: topdown app serve {to}')
     raise typer.Exit(1 if built.missing else 0)
 

