@@ -121,6 +121,19 @@ def test_stored_outputs_are_from_the_sample_track(path):
         assert str(Path.home()) not in text.replace('/home/you', ''), f'{path.name}, cell {c["id"]}'
 
 
+def prints(text):
+    "Does a cell print, whatever happens?"
+    if text.startswith('#|') or text.lstrip().startswith(('%', '!')): return False
+    calls = [node.value.func for node in ast.parse(text).body if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)]
+    return any(isinstance(f, ast.Name) and f.id == 'print' for f in calls)
+
+
+@pytest.mark.parametrize('path', NOTEBOOKS, ids=lambda p: p.stem)
+def test_what_a_cell_prints_is_stored(path):
+    lacking = [c['text'][:80] for c in cells(path, 'code') if prints(c['text']) and not c['outputs']]
+    assert not lacking, f'{path.name} was changed after its outputs were stored: make outputs ONLY={path.stem}; first: {lacking[0]}'
+
+
 @pytest.mark.parametrize('path', LESSONS, ids=lambda p: p.stem)
 def test_lesson_skeleton(path):
     from topdown.settings import badges, find_lesson, install_cell
