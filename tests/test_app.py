@@ -245,7 +245,7 @@ def test_build_and_check_by_command(trained, tmp_path):
     again = topdown('app', 'build', trained[2], '--to', tmp_path/'app', '--offline')
     assert again.returncode == 2 and '--force' in again.stderr
     assert 'gradio: good' in topdown('app', 'check', tmp_path/'app').stdout
-    for wrong, said in [('12', 'unknown lesson'), (tmp_path/'no model', 'no model at'), ('0', 'no photo model')]:
+    for wrong, said in [('12', 'unknown lesson'), (tmp_path/'no model', 'no model at'), ('0', 'makes no model that could become an app')]:
         assert said in topdown('app', 'build', wrong, '--to', tmp_path/'other').stderr
     assert 'holds no gradio app' in topdown('app', 'serve', tmp_path).stderr
 
