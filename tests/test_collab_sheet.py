@@ -1,5 +1,4 @@
 """Lesson 5's workbook: LibreOffice computes every cell as the notebook and NumPy do, also after a change, and what `factor_sheet` refuses"""
-import json
 import shutil
 import zipfile
 from pathlib import Path
@@ -8,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from openpyxl import load_workbook
-from test_sheets import recalculate
+from test_sheets import names_until, recalculate
 
 from topdown.collab import factor_sheet
 from topdown.settings import CourseError
@@ -19,17 +18,7 @@ LESSON = Path(__file__).resolve().parent.parent/'nbs'/'05_collaborative_filterin
 @pytest.fixture(scope='module')
 def lesson():
     "The names that lesson 5 has defined when its workbook is written"
-    import matplotlib
-    matplotlib.use('agg')
-    names = {'__name__': 'lesson'}
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ('TOPDOWN_DATA', 'TOPDOWN_TRACK', 'TOPDOWN_RUN_ID'): patch.delenv(name, raising=False)
-        for c in json.loads(LESSON.read_text(encoding='utf-8'))['cells']:
-            source = ''.join(c['source'])
-            if c['cell_type'] != 'code' or "find_spec('topdown')" in source: continue
-            exec(compile(source, f'cell {c["id"]}', 'exec'), names)
-            if source.startswith('file = factor_sheet('): return names
-    pytest.fail('lesson 5 writes no workbook')
+    return names_until(LESSON, 'file = factor_sheet(')
 
 
 def descend(stars, users, items, rate, steps):

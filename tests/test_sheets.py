@@ -34,21 +34,28 @@ def recalculate(folder, *files):
     return [load_workbook(folder/'computed'/f.name, data_only=True) for f in files]
 
 
+def names_until(lesson, text):
+    "The names that a lesson has defined after its first cell with `text`, on the sample track"
+    import matplotlib
+    matplotlib.use('agg')
+    names = {'__name__': 'lesson'}
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ('TOPDOWN_DATA', 'TOPDOWN_TRACK', 'TOPDOWN_RUN_ID'): patch.delenv(name, raising=False)
+        for c in json.loads(lesson.read_text(encoding='utf-8'))['cells']:
+            source = ''.join(c['source'])
+            if c['cell_type'] != 'code' or "find_spec('topdown')" in source: continue
+            exec(compile(source, f'cell {c["id"]}', 'exec'), names)
+            if text in source: return names
+    pytest.fail(f'{lesson.stem} has no cell with {text}')
+
+
 def cells(page, columns, rows): return np.array([[page[f'{c}{r}'].value for c in columns] for r in rows], dtype=float)
 
 
 @pytest.fixture(scope='module')
-def lesson(tmp_path_factory):
+def lesson():
     "The names that lesson 3 has defined when its workbook is saved"
-    import matplotlib
-    matplotlib.use('agg')
-    nb, names = json.loads((ROOT/'nbs'/'03_how_a_network_learns.ipynb').read_text(encoding='utf-8')), {'__name__': 'lesson'}
-    for c in nb['cells']:
-        source = ''.join(c['source'])
-        if c['cell_type'] != 'code' or "find_spec('topdown')" in source: continue
-        exec(compile(source, f'cell {c["id"]}', 'exec'), names)
-        if 'book.save(' in source: return names
-    pytest.fail('lesson 3 saves no workbook')
+    return names_until(ROOT/'nbs'/'03_how_a_network_learns.ipynb', 'book.save(')
 
 
 @pytest.fixture(scope='module')

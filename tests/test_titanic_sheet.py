@@ -1,5 +1,4 @@
 """Lesson 6's workbook: LibreOffice computes every cell as the notebook and NumPy do, also after a change, and what `titanic_sheet` refuses"""
-import json
 import shutil
 import zipfile
 from pathlib import Path
@@ -9,7 +8,7 @@ import pandas as pd
 import pytest
 from openpyxl import load_workbook
 from openpyxl.utils import get_column_letter
-from test_sheets import recalculate
+from test_sheets import names_until, recalculate
 
 from topdown.settings import CourseError
 from topdown.tabular import titanic_sheet
@@ -20,17 +19,7 @@ LESSON = Path(__file__).resolve().parent.parent/'nbs'/'06a_tables.ipynb'
 @pytest.fixture(scope='module')
 def lesson():
     "The names that the lesson has defined when its workbook is written"
-    import matplotlib
-    matplotlib.use('agg')
-    names = {'__name__': 'lesson'}
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ('TOPDOWN_DATA', 'TOPDOWN_TRACK', 'TOPDOWN_RUN_ID'): patch.delenv(name, raising=False)
-        for c in json.loads(LESSON.read_text(encoding='utf-8'))['cells']:
-            source = ''.join(c['source'])
-            if c['cell_type'] != 'code' or "find_spec('topdown')" in source: continue
-            exec(compile(source, f'cell {c["id"]}', 'exec'), names)
-            if source.startswith('file = titanic_sheet('): return names
-    pytest.fail('the lesson writes no workbook')
+    return names_until(LESSON, 'file = titanic_sheet(')
 
 
 def numbers(people, age):
