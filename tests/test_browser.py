@@ -11,7 +11,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from conftest import lacking
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.browser
@@ -37,6 +37,12 @@ def lab(tmp_path_factory):
         nbformat.write(new_notebook(cells=[new_code_cell(c) for c in cells], metadata=kernel), folder/name)
     notebook('widget.ipynb', 'from topdown.data import get\nfrom topdown.vision import pixel_inspector', "pixel_inspector(get('birds').files[0], 6)")
     notebook('cleaner.ipynb', CLEANER, "PhotoCleaner(some, labels, p, classes, Decisions(places()['home']/'cleaning'/'browser.csv', birds.path), page=6)")
+    on_slides = {'slideshow': {'slide_type': 'slide'}}, {'slideshow': {'slide_type': 'subslide'}}, {'slideshow': {'slide_type': 'notes'}}
+    cells = [new_markdown_cell('# A class', metadata=on_slides[0]), new_code_cell("print('six times seven is', 6*7)", metadata=on_slides[1]),
+             new_markdown_cell('For the speaker', metadata=on_slides[2])]
+    kernel = {'kernelspec': {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}}
+    nbformat.write(new_notebook(cells=cells, metadata=kernel), folder/'class.ipynb')
+    shutil.copy(ROOT/'apps'/'slides'/'rise.css', folder)
     with socket.socket() as s:
         s.bind(('127.0.0.1', 0))
         port = s.getsockname()[1]
@@ -120,7 +126,7 @@ def test_pixel_inspector_by_mouse_and_by_keyboard(lab, page):
 def test_lesson_as_slides(lab, page, name, title):
     page.goto(f'{lab}/rise/{name}.ipynb')
     page.wait_for_selector(f'.reveal .slides section h1:has-text("{title}")', state='attached')
-    assert page.locator('.reveal .slides > section').count() >= 15
+    assert page.locator('.reveal .slides > section').count() >= 10
     shown = "document.querySelector('.reveal .slides section.present section.present') || document.querySelector('.reveal .slides section.present')"
     page.wait_for_function(f'() => {shown}')
     seen = {}
@@ -131,8 +137,19 @@ def test_lesson_as_slides(lab, page, name, title):
         if last and 'Recap' in text: break
         page.keyboard.press('Space')
         page.wait_for_timeout(150)
-    assert len(seen) > 40, f'only {len(seen)} slides were reached: {list(seen)[-3:]}'
+    assert len(seen) >= 25, f'only {len(seen)} slides were reached: {list(seen)[-3:]}'
     assert max(seen.values()) <= 600, f'a slide is too tall to be seen at once: {max(seen.items(), key=lambda o: o[1])}'
+
+
+def test_cell_runs_on_a_slide(lab, page):
+    page.goto(f'{lab}/rise/class.ipynb')
+    page.wait_for_selector('.reveal .slides section.present h1:has-text("A class")')
+    assert 'rgb(27, 31, 36)' == page.evaluate("getComputedStyle(document.querySelector('.reveal h1')).color"), "the course's theme"
+    page.keyboard.press('Space')
+    page.wait_for_selector('.reveal .slides section.present .jp-CodeCell')
+    assert page.locator('text=six times seven is 42').count() == 0
+    def run(): page.locator('section.present .jp-CodeCell .cm-content').click(); page.keyboard.press('Shift+Enter')
+    until(page, run, 'section .jp-OutputArea-output:has-text("six times seven is 42")', 30)
 
 
 def test_cleaner_by_keyboard_alone(lab, page):

@@ -21,6 +21,15 @@ def test_the_real_operation_names_its_cause():
     assert 'Error' in _works('cuda:99')
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason='the graphics card here works')
+def test_a_card_that_says_it_is_there_and_fails_is_taken_out_of_play(monkeypatch):
+    from fastai.torch_core import default_device
+    monkeypatch.setenv('KAGGLE_KERNEL_RUN_TYPE', 'Interactive')
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)   # as a P100 on Kaggle says
+    with pytest.warns(UserWarning, match='cuda is there but does not work.*choose GPU T4'): assert device().type == 'cpu'
+    assert not torch.cuda.is_available() and default_device().type == 'cpu'
+
+
 def test_set_seed_sets_all_three():
     def draw(): return random.random(), np.random.rand(), torch.rand(1).item()
     set_seed(3); first = draw()

@@ -16,10 +16,10 @@ LESSONS = [p for p in NOTEBOOKS if re.match(r'\d\d', p.name)]
 TREES = tree.modules()
 
 # Lower ranks know nothing of higher ones; two modules of one rank know nothing of each other.
-RANKS = [{'settings', 'cells', 'hardware', 'loops'}, {'store', 'photos'}, {'fetch', 'pen', 'infer', 'sheets', 'checkpoint'}, {'creatures', 'serve'}, {'things'}, {'draw'}, {'sample'}, {'data'}, {'ledger'},
-         {'core'}, {'body', 'cleaning', 'copies', 'descent', 'report', 'upkeep'}, {'vision', 'app', 'learner', 'runner', 'doctor'},
-         {'collab', 'tabular', 'text'}, {'trees', 'language'}, {'transformer'}, {'publish'}, {'cli'}]
-GROUND = ['settings', 'store', 'photos', 'infer', 'serve', 'sheets', 'checkpoint', 'fetch', 'pen', 'creatures', 'things', 'draw', 'sample', 'data', 'ledger', 'cli']
+RANKS = [{'settings', 'cells', 'hardware', 'loops'}, {'store', 'photos'}, {'fetch', 'pen', 'infer', 'sheets', 'checkpoint', 'platforms'}, {'creatures', 'serve'}, {'things'}, {'draw'}, {'sample'}, {'data'}, {'ledger'},
+         {'core'}, {'body', 'cleaning', 'copies', 'descent', 'pages', 'report', 'slides', 'upkeep'}, {'vision', 'app', 'learner', 'runner', 'doctor'},
+         {'collab', 'tabular', 'text'}, {'trees', 'language'}, {'transformer'}, {'publish', 'site'}, {'cli'}]
+GROUND = ['settings', 'store', 'photos', 'infer', 'serve', 'sheets', 'checkpoint', 'platforms', 'fetch', 'pen', 'creatures', 'things', 'draw', 'sample', 'data', 'ledger', 'cli']
 
 
 def rank(name): return next(i for i, names in enumerate(RANKS) if name in names)

@@ -11,19 +11,30 @@ import random
 import re
 import warnings
 
-# %% ../nbs/00_start_here.ipynb #211e4424
+# %% ../nbs/00_start_here.ipynb #726bbdaf
 import numpy as np
 
 from .data import get, weights
 from .ledger import record
 from .photos import open_photo
+from .platforms import gpu_cells
 from .settings import CourseError, places, platform, track
 
 # %% ../nbs/00_start_here.ipynb #74b3dbc5
 _not_yours = ('`torch.jit.script` is deprecated', "The 'mode.chained_assignment' option is deprecated")
 for _text in _not_yours: warnings.filterwarnings('ignore', message=re.escape(_text))
 
-# %% ../nbs/00_start_here.ipynb #54dd7a3f
+# %% ../nbs/00_start_here.ipynb #c7e63103
+_advice = {'kaggle': '. In the settings of the notebook, under Accelerator, choose GPU T4',
+           'colab': '. Under Runtime, Change runtime type, choose T4 GPU'}
+
+def _withdraw(name):
+    "Let PyTorch no longer report an accelerator that cannot compute, so that other libraries leave it alone, too"
+    import torch
+    where = {'cuda': torch.cuda, 'xpu': torch.xpu, 'mps': torch.backends.mps}[name]
+    where.is_available = lambda: False
+
+# %% ../nbs/00_start_here.ipynb #a25c61e6
 def _works(name):
     "Run a real matrix product on the device `name`; return the cause if it fails, else None"
     import torch
@@ -48,8 +59,12 @@ def device(
     for name in candidates():
         cause = works(name)
         if cause is None: return torch.device(name)
-        warnings.warn(f'{name} is there but does not work, so the CPU is used. Cause: {cause}')
+        if works is _works: _withdraw(name)
+        warnings.warn(f'{name} is there but does not work, so the CPU is used. Cause: {cause}{_advice.get(platform(), "")}')
     return torch.device('cpu')
+
+# %% ../nbs/00_start_here.ipynb #5aff739b
+gpu_cells(lambda: device().type == 'cuda')
 
 # %% ../nbs/00_start_here.ipynb #87624e6c
 def set_seed(
@@ -73,13 +88,13 @@ def split(
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).tolist()
     return order[cut:], order[:cut]
 
-# %% ../nbs/00_start_here.ipynb #d6be3c81
+# %% ../nbs/00_start_here.ipynb #7fdc6a0d
 class Picture:
     "An image with its alt text, shown by Jupyter, by the site and in slides"
     def __init__(self, data: bytes, # The encoded image
                  kind: str, # 'png' or 'jpeg'
                  alt: str, # What a reader who cannot see it should know
-                 width: int): self.data, self.kind, self.alt, self.width = data, kind, alt, width # Width in CSS pixels
+                 width: int): self.data, self.kind, self.alt, self.width = data, kind, alt, width # Width on the page, in pixels
     def __repr__(self): return f'[picture: {self.alt}]'
     def _repr_html_(self):
         import base64
@@ -88,7 +103,7 @@ class Picture:
         return (f'<img alt="{html.escape(self.alt)}" width="{self.width}" style="max-width:100%;height:auto" '
                 f'src="data:image/{self.kind};base64,{code}">')
 
-# %% ../nbs/00_start_here.ipynb #80c4bf22
+# %% ../nbs/00_start_here.ipynb #a4c79b11
 def _encode(im):
     "The smaller of a PNG with 128 colours (drawings) and a JPEG (photos)"
     png, jpeg = io.BytesIO(), io.BytesIO()
@@ -109,9 +124,9 @@ def picture(
     fig.savefig(raw, format='png', dpi=dpi, bbox_inches='tight', facecolor='white')
     plt.close(fig)
     im = Image.open(raw).convert('RGB')
-    return Picture(*_encode(im), alt, round(im.width*0.85))
+    return Picture(*_encode(im), alt, round(im.width*0.85)) # shown smaller than drawn, so that fine screens have more dots to show
 
-# %% ../nbs/00_start_here.ipynb #deb1d99a
+# %% ../nbs/00_start_here.ipynb #b223e7ad
 def show_images(
     images, # Files, PIL images or arrays
     titles=None, # One text for each image
@@ -126,7 +141,7 @@ def show_images(
     titles = [str(t) for t in titles] if titles is not None else ['']*len(images)
     if len(titles) != len(images): raise CourseError(f'{len(images)} images and {len(titles)} titles: give one title for each image')
     cols = min(cols or 6, len(images))
-    rows, tall = -(-len(images)//cols), 1.22 if any(titles) else 1.02
+    rows, tall = -(-len(images)//cols), 1.22 if any(titles) else 1.02  # Rounded up to whole rows; titles need more height
     fig, axes = plt.subplots(rows, cols, figsize=(cols*size, rows*size*tall), squeeze=False)
     for ax in axes.flat: ax.axis('off')
     for ax, im, title in zip(axes.flat, images, titles): ax.imshow(open_photo(im)); ax.set_title(title, fontsize=8)

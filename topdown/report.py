@@ -164,5 +164,7 @@ def show_run(
     left_out = ', '.join(f'{n} × {why}' for why, n in result.skipped.items())
     to.print(f'{result.cells} cells in {clock(result.seconds)}, at most {size(result.peak_mb*1e6)} of memory'
              + (f'; not run: {left_out}' if left_out else ''), markup=False)
+    if 'cuda' in result.skipped:
+        to.print('Cells marked cuda want the full track and a GPU that computes; `topdown doctor` says what is here.', markup=False)
     to.print(f'The executed notebook: {result.notebook}', markup=False, soft_wrap=True)
     to.print(f'Open it with: {command()} lab "{result.notebook}"', markup=False, soft_wrap=True)

@@ -270,5 +270,7 @@ def install_cell(
     "The one cell that installs the course on a hosted machine and does nothing where it is installed"
     c = where or course()
     package = f'topdown-course @ git+{c.repository}@{c.branch}'
-    return ("#| eval: false\n# Does nothing where the course is installed; on a hosted notebook it installs it.\nimport importlib.util\n"
-            f"if not getattr(importlib.util.find_spec('topdown'), 'origin', None):\n    %pip install -q \"{package}\"")
+    return ("#| eval: false\n# Does nothing where the course is installed; on a hosted notebook it adds what is missing.\n"
+            "# On Kaggle, first switch Internet on, in the settings at the right.\nimport importlib.util\n"
+            "if not getattr(importlib.util.find_spec('topdown'), 'origin', None):\n"
+            f"    %pip install -q --no-deps \"{package}\"\n    from topdown.platforms import complete\n    complete()")

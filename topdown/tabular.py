@@ -6,13 +6,11 @@
 __all__ = ['read_table', 'leaks', 'split_by_date', 'Prepared', 'TablePrep', 'scan_table', 'titanic_sheet', 'TabularNet',
            'tabular_dls']
 
-# %% ../nbs/06a_tables.ipynb #b4b106d7
+# %% ../nbs/06a_tables.ipynb #9aa6e821
 import csv
-import gzip
 import io
 import re
 import zipfile
-import zlib
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,9 +22,9 @@ from fastcore.basics import patch
 
 from .core import split
 from .settings import CourseError, closest, unknown
-from .store import read_json, write_json
+from .store import read_gz, read_json, write_json
 
-# %% ../nbs/06a_tables.ipynb #b9c76dc0
+# %% ../nbs/06a_tables.ipynb #b60d963b
 def _decoded(path, data, encoding):
     "The text of a file's bytes"
     marks = {b'\xef\xbb\xbf': 'utf-8-sig', b'\xff\xfe': 'utf-16', b'\xfe\xff': 'utf-16'}
@@ -41,14 +39,6 @@ def _decoded(path, data, encoding):
             print(f'{path.name} is not UTF-8 (line {where}), so it was read as {e}: if letters look wrong, give the right encoding=')
         return text
     raise CourseError(f'{path}, line {where}: a byte that {encoding or marked} does not know; give the right encoding=')
-
-def _bytes(path):
-    "What is in a file, unpacked if it was compressed with gzip"
-    data = path.read_bytes()
-    if data[:2] != b'\x1f\x8b': return data
-    try: return gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as e:
-        raise CourseError(f'{path} cannot be unpacked: {e}; get the file again from where it came') from None
 
 # %% ../nbs/06a_tables.ipynb #7de8cf04
 def _separator(text):
@@ -81,9 +71,9 @@ def _unique(where, names):
     twice = [name for name, k in Counter(map(str, names)).items() if k > 1]
     if twice: raise CourseError(f'{where} has two columns with the heading {twice[0]!r}; give them different names')
 
-# %% ../nbs/06a_tables.ipynb #fe9ad0a0
+# %% ../nbs/06a_tables.ipynb #7b1bdec3
 def _read_csv(path, encoding, sep):
-    text = _decoded(path, _bytes(path), encoding)
+    text = _decoded(path, read_gz(path), encoding)
     sep = sep or _separator(text)
     _checked_rows(path, text, sep)
     comma = sep == ';' and re.search(r'(^|;)-?\d+,\d+(;|$)', text[:65536], re.M)

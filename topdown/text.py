@@ -7,12 +7,10 @@ __all__ = ['read_texts', 'load_encoder', 'token_ids', 'padded', 'pooled', 'embed
            'TextLoader', 'fine_tune_texts', 'pearson', 'PairStates', 'PairModel', 'BPE', 'SkipGram', 'WordVectors',
            'word_vectors', 'nearest_words']
 
-# %% ../nbs/07a_texts.ipynb #0a87d27a
+# %% ../nbs/07a_texts.ipynb #b50df6c2
 import copy
-import gzip
 import io
 import re
-import zlib
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,21 +25,15 @@ from .core import device, set_seed
 from .data import get, weights
 from .learner import AdamW, DataLoader, Learner, accuracy
 from .settings import CourseError, unknown
+from .store import read_gz
 
-# %% ../nbs/07a_texts.ipynb #119d2d30
+# %% ../nbs/07a_texts.ipynb #609e1271
 _CONTROL = re.compile(r'[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]')
 
 def _clean(text):
     "The text without control characters and `<br />`, and how many control characters there were"
     text, n = _CONTROL.subn(' ', text)
     return text.replace('<br />', ' '), n
-
-def _unzipped(path):
-    data = path.read_bytes()
-    if data[:2] != b'\x1f\x8b': return data # each file that is compressed with gzip begins like this
-    try: return gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as e:
-        raise CourseError(f'{path} cannot be unpacked: {e}; get the file again from where it came') from None
 
 def _utf8(path, data):
     "The text of a file's bytes"
@@ -72,7 +64,7 @@ def _typed(column):
     try: return pd.to_numeric(column)
     except ValueError: return column
 
-# %% ../nbs/07a_texts.ipynb #443d399e
+# %% ../nbs/07a_texts.ipynb #c5c95ab1
 def read_texts(
     path: Path | str, # A table in UTF-8 with commas, or with tabs if it is called .tsv; perhaps compressed with gzip
     text: str | list = 'text', # The column of texts, or several such columns
@@ -81,7 +73,7 @@ def read_texts(
     "Read texts and their labels, without control characters, empty texts and duplicates"
     path = Path(path)
     if not path.is_file(): raise CourseError(f'there is no file {path}')
-    whole, n = _clean(_utf8(path, _unzipped(path)))
+    whole, n = _clean(_utf8(path, read_gz(path)))
     if n: print(f'{path.name}: control characters that became blanks: {n:,}')
     if not whole.strip(): raise CourseError(f'{path} is empty')
     try: df = pd.read_csv(io.StringIO(whole), sep='\t' if '.tsv' in path.name else ',', dtype=str, keep_default_na=False, index_col=False)
