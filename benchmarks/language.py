@@ -13,6 +13,7 @@ from topdown.core import set_seed
 from topdown.data import get
 from topdown.language import Bigrams, LanguageModel, LMClassifier, Vocab, bits_per_char, layer_rates, lm_batches, lm_loss, stack_texts
 from topdown.learner import AdamW, DataLoader, Learner, TensorDataset, accuracy
+from topdown.settings import track
 
 SEEDS = 42, 43, 44, 45, 46
 
@@ -41,7 +42,7 @@ def numbers(runs):
             rows.append(trained(LanguageModel(len(vocab), width=64, **kw), batches, epochs, rate))
         found[name] = [round(r['accuracy'], 4) for r in rows]
         print(f'{name:<50} accuracy {spread(found[name], 3)}, {spread([r["seconds"] for r in rows], 1)} s', flush=True)
-    verdict('07b', 'numbers_accuracy', get('human_numbers').track, statistics.median(found[name]))
+    verdict('07b', 'numbers_accuracy', track(), statistics.median(found[name]))
     return {'numbers': found}
 
 
@@ -122,6 +123,6 @@ def speed(runs):
 if __name__ == '__main__':
     parts = {'numbers': numbers, 'play': play, 'reading': reading, 'speed': speed}
     args = options(__doc__, 3, parts=list(parts))
-    heading('Language models', 'torch', 'scikit-learn')
+    heading('Language models', 'topdown-course', 'torch', 'scikit-learn')
     torch.set_num_threads(1)
     for name in args.only: keep('language', parts[name](args.runs), args)

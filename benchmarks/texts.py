@@ -19,6 +19,7 @@ from common import heading, keep, options, spread, verdict
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 FILES = {'rt-polarity': 'rt-polarity.csv.gz', 'imdb': 'texts.csv.gz', 'sts-captions': 'sts.csv.gz'}
+LEADS = {'rt-polarity': 'rt_lead', 'imdb': 'imdb_lead', 'sts-captions': 'sts_lead'}
 SHORT = 64 # tokens that are kept of a sentence
 
 
@@ -170,7 +171,7 @@ def verdicts(found, track):
         print(f'\n{name}: the worst fine-tuned {min(ours):.4f}, the best {other} {max(theirs):.4f}: '
               f'{"outside" if lead > 0 else "not outside"} the spread of {len(ours)} seeds (medians differ by '
               f'{statistics.median(ours) - statistics.median(theirs):+.4f})')
-        verdict('07a', f'{name.split("-")[0]}_lead', track, lead)
+        verdict('07a', LEADS[name], track, lead)
 
 
 def main():
