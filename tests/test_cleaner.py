@@ -79,7 +79,7 @@ for round in range(10**6):
     said = [int(p.stdout.readline()) for _ in range(15)]
     time.sleep(.05)
     p.send_signal(how)
-    said += list(map(int, p.communicate(timeout=20)[0].split()))
+    said += list(map(int, p.communicate(timeout=60)[0].split()))
     listed = Decisions(decisions.path, decisions.root).read()
     last = said[-1]
     assert len(listed) == 12

@@ -46,7 +46,7 @@ def visit(browser, site):
     contexts, wrong = [], []
     def visit(instead=None, **how): # `instead`: the name of a file and what the server is to answer when asked for it
         contexts.append(browser.new_context(**how))
-        contexts[-1].set_default_timeout(20_000)
+        contexts[-1].set_default_timeout(60_000)
         page = contexts[-1].new_page()
         page.on('request', lambda r: r.url.startswith((site[1], 'blob:', 'data:')) or wrong.append(r.url))
         page.on('console', lambda m: m.type in ('error', 'warning') and not (instead and ' 404 ' in m.text) and wrong.append(m.text))

@@ -73,7 +73,7 @@ with atomic(sys.argv[1]) as f:
     p = start(code, path, ready)
     wait_for(ready)
     p.send_signal(how)
-    p.communicate(timeout=20)
+    p.communicate(timeout=60)
     assert p.returncode != 0 and path.read_bytes() == b'old'
     assert how == signal.SIGKILL or temps(tmp_path) == [] # nobody can tidy up after a SIGKILL
 
