@@ -103,7 +103,8 @@ def _stage(root, stage):
     "A copy of what pages are made from, with the pages that write themselves"
     for name in ('pyproject.toml', 'settings.ini', '_quarto.yml'): shutil.copy2(root/name, stage/name)
     for name in ('nbs', 'topdown', 'results'):
-        shutil.copytree(root/name, stage/name, ignore=shutil.ignore_patterns('__pycache__', '.*'))
+        shutil.copytree(root/name, stage/name, ignore=shutil.ignore_patterns('__pycache__', '.*', 'exercises'))
+    for name in ('quiz.js', 'quiz.css'): shutil.copy2(root/'apps'/'quiz'/name, stage/'nbs'/'quizzes'/name)
     for module in library(root):
         if not module.symbols: continue
         page = stage/'nbs'/'reference'/'library'/f'{module.name}.qmd'
@@ -188,7 +189,8 @@ def sections(
     title: str, # Its title
     body: str, # Its HTML
 ) -> list[list[str]]: # For each: address, title of page and section, text
-    "What search looks through: the prose of a page, cut at its headings"
+    "What search looks through: the prose of a page, cut at its headings; not what stands between `search: off` and `search: on`"
+    body = re.sub(r'<!-- search: off -->.*?<!-- search: on -->', ' ', body, flags=re.S)
     drop = r'<(pre|math|summary)\b.*?</\1>|<table [^>]*>.*?</table>|<img[^>]*>' # tables that a cell printed have attributes
     body = re.sub(drop, ' ', body, flags=re.S)
     def plain(o): return ' '.join(html.unescape(re.sub(r'<[^>]+>', ' ', o)).split())
@@ -214,11 +216,11 @@ def navigation(
 
 def _sidebar(nav, page):
     "The sidebar as HTML, with addresses as they are in the notebooks"
-    def item(path, title):
+    def item(name, path, title):
         here = ' aria-current="page"' if nbpath2html(path).as_posix() == page else ''
-        return f'<li><a href="/{path}"{here}>{html.escape(title)}</a></li>'
-    lists = [(f'<h2>{html.escape(name)}</h2>' if name else '') + f'<ul>{"".join(item(*o) for o in pages)}</ul>' for name, pages in nav]
-    return ''.join(lists)
+        return f'<li><a href="/{path}"{here}>{html.escape(title.removeprefix(f"{name}: "))}</a></li>'
+    def head(name): return f'<h2>{html.escape(name)}</h2>' if name else ''
+    return ''.join(f'{head(name)}<ul>{"".join(item(name, *o) for o in pages)}</ul>' for name, pages in nav)
 
 def _steps(nav, page):
     "Links to the page before and the page after"
@@ -245,6 +247,8 @@ def _rendered(path, page, nav, theme, to):
                 repository=course().repository)
     more = dict(nav=_sidebar(nav, page), steps=_steps(nav, page), root='/', plain=html.escape(str(head['title']), quote=True))
     if (to/'slides'/page).is_file(): more['deck'] = f'/slides/{page}'
+    questions = f'quizzes/{path.stem.split("_")[0]}.qmd'
+    if path.suffix == '.ipynb' and any(questions == o[0] for _, pages in nav for o in pages): more['quiz'] = f'/{questions}'
     call = [pandoc(), '-f', _reads, '-t', 'html5', '-s', '--mathml', '--toc', '--toc-depth=3', '--wrap=preserve']
     call.append(f'--template={theme/"page.html"}')
     call += [f'--metadata={k}:{v}' for k, v in told.items()] + [f'--variable={k}:{v}' for k, v in more.items()]
