@@ -17,7 +17,7 @@ from pathlib import Path
 from .cells import made_by_a_run
 from .hardware import alive
 from .settings import CourseError, Lesson, course, find_lesson, places
-from .store import atomic, new_folder, read_json, sha256, write_json
+from .store import atomic, locked, new_folder, read_json, sha256, write_json
 
 # %% ../nbs/workshop/copies.ipynb #2f7cbd54
 _memory = '.copies.json'
@@ -83,6 +83,8 @@ _contents = {'home': 'everything below, except perhaps the cache', 'lessons': 'y
              'runs': 'executed notebooks of `topdown run`', 'photos': 'photos that a search downloaded',
              'quarantine': 'files that a check set aside', 'cleaning': 'lists of what you decided about photos',
              'models': 'saved models', 'ledger': 'one line for each result that a lesson reached',
+             'costs': 'the bills that you entered, and what you planned to spend',
+             'progress': 'your answers, when each question is due again, exercises you passed',
              'cache': 'data sets and weights that can be made or fetched again'}
 
 @dataclass
@@ -101,14 +103,26 @@ def _count(path):
     found = [Path(folder)/o for folder, _, files in os.walk(path) for o in files]
     return len(found), sum(o.lstat().st_size for o in found if o.exists() or o.is_symlink())
 
+# %% ../nbs/workshop/copies.ipynb #4e63d018
+def _parts(path):
+    "A place and what belongs to it: beside a database lie its logs, and older states of it under dated names"
+    if path.suffix != '.sqlite': return [path]
+    return sorted({*path.parent.glob(f'{path.name}*'), *path.parent.glob(f'{path.stem}-*{path.suffix}*')})
+
+def _place(name, path):
+    "How much lies at one place"
+    parts = [o for o in _parts(path) if o.exists()]
+    files, much = (sum(o) for o in zip((0, 0), *map(_count, parts)))
+    return Place(name, path, _contents.get(name, ''), bool(parts), files, much)
+
 def inventory(
     env: dict | None = None, # Environment variables; the process's own by default
 ) -> list[Place]: # In the order of `places()`
     "Every place that the course writes to, and how much lies there"
-    return [Place(name, path, _contents.get(name, ''), path.exists(), *_count(path)) for name, path in places(env).items()]
+    return [_place(name, path) for name, path in places(env).items()]
 
 # %% ../nbs/workshop/copies.ipynb #3e2212ff
-REMAKABLE, MADE_BY_YOU = ('cache', 'runs'), ('lessons', 'photos', 'quarantine', 'cleaning', 'models', 'ledger')
+REMAKABLE, MADE_BY_YOU = ('cache', 'runs'), ('lessons', 'photos', 'quarantine', 'cleaning', 'models', 'ledger', 'costs', 'progress')
 
 def _busy(folder):
     "A run's folder whose process is still at work"
@@ -159,11 +173,12 @@ def put_away(
 ) -> Path | None: # The new folder; None if there was nothing to move
     "Move what a person made into a dated folder beside the home folder"
     there = places(env)
-    paths = [there[o] for o in names if there[o].exists() and _count(there[o])[0]]
+    paths = [p for o in names for p in _parts(there[o]) if p.exists() and _count(p)[0]]
     if not paths: return None
     home = there['home']
     target = new_folder(home.with_name(f'{home.name}-set-aside-{time.strftime("%Y-%m-%d")}'))
     try:
-        for path in paths: shutil.move(path, target/path.name)
+        with locked(there['progress']): # nobody writes an answer into a file that is half moved
+            for path in paths: shutil.move(path, target/path.name)
     except OSError as e: raise CourseError(f'cannot move {e.filename or home} to {target}: {e.strerror}; nothing was deleted') from None
     return target
