@@ -12,7 +12,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def main(part=''):
     for name in ('TOPDOWN_DATA', 'TOPDOWN_TRACK', 'TOPDOWN_RUN_ID'): os.environ.pop(name, None)
-    chosen = [p for p in [*sorted((ROOT/'nbs').glob('workshop/*.ipynb')), *sorted((ROOT/'nbs').glob('*.ipynb'))] if part in p.name]
+    nbs = ROOT/'nbs'
+    chosen = [p for some in ('workshop/*', '*', 'exercises/*') for p in sorted(nbs.glob(f'{some}.ipynb')) if part in p.relative_to(nbs).as_posix()]
     if not chosen: sys.exit(f'no notebook has {part!r} in its name')
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         os.environ['TOPDOWN_HOME'] = home
