@@ -13,12 +13,13 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from contextlib import contextmanager
 from pathlib import Path
 
 from .cells import Failure, RunResult, death, directives, explain, heading, made_by_a_run, seal, why_skipped
 from .hardware import alive, memory, probe
-from .ledger import records
+from .ledger import RUN_SECONDS, record, records
 from .settings import CourseError, absolute, find_lesson, mirror, places
 from .settings import track as choose_track
 from .store import atomic, disk_errors, new_folder, write_json
@@ -287,6 +288,15 @@ def _settle(track, data):
     if track != 'sample': mirror({**os.environ, **env})
     return track, env
 
+# %% ../nbs/workshop/runner.ipynb #f42c8e50
+def _keep_the_time(result, lesson):
+    "Write how long a run took into the ledger; its device is what its results say, since this process computes nothing"
+    devices = [r.get('device') or 'cpu' for r in result.records]
+    device = next((o for o in devices if o != 'cpu'), 'cpu' if devices else 'not known')
+    try: record(lesson, RUN_SECONDS, round(result.seconds, 1), seconds=round(result.seconds, 1), device=device, track=result.track,
+                source='topdown run', run=result.run_id, peak_mb=result.peak_mb)
+    except CourseError as e: warnings.warn(f'this run is missing from the cost book: {e}', stacklevel=2)
+
 # %% ../nbs/workshop/runner.ipynb #b13c47ef
 def run(
     lesson: str, # `1`, `01` or `01_is_it_a_bird`
@@ -308,5 +318,6 @@ def run(
     run_id = folder.name if not out else f'{found.name}-{time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())}-{os.getpid()}'
     result = run_notebook(found.path, folder, track, env, run_id, timeout, progress)
     result.records = records(run_id=run_id)
+    _keep_the_time(result, found.number)
     if to: write_json(to, result.records)
     return result

@@ -62,13 +62,20 @@ class Lesson:
 
 @dataclass(frozen=True)
 class Price:
-    "What renting one kind of GPU costs, with date and source"
-    gpu: str
+    "What renting one kind of machine costs, with date and source"
+    gpu: str # Empty where the machine has none
     usd_low: float # US dollars an hour, the cheapest offer in the survey
     usd_high: float # US dollars an hour, the dearest
     as_of: str # Month of the survey
     source: str # Address of the survey
+    machine: str = '' # What is rented, if it is no GPU
+    storage_usd_gb_month: float | None = None # US dollars for a gigabyte of disk and month, machine on or off; None: not known
+    gb: float | None = None # Size of the disk that comes with it, or that is assumed
+    idle_address_usd_hour: float | None = None # US dollars an hour for the public address while the machine is off
+    @property
+    def name(self) -> str: return self.gpu or self.machine
 
+# %% ../nbs/workshop/settings.ipynb #959a5570
 @dataclass(frozen=True)
 class Course:
     "What settings.ini says"
@@ -79,12 +86,13 @@ class Course:
     tracks: tuple
     lessons: tuple # Of `Lesson`, in teaching order
     prices: tuple = () # Of `Price`: what a rented GPU costs
+    machines: tuple = () # Of `Price`: what a rented machine without a GPU costs
 
 # %% ../nbs/workshop/settings.ipynb #a9a9fa97
 _keys = {'course': ['title', 'subtitle', 'repository', 'branch', 'tracks'],
          'lesson': ['name', 'title', 'minutes_sample', 'minutes_real', 'minutes_full', 'memory_gb'],
-         'price': ['gpu', 'usd_low', 'usd_high', 'as_of', 'source']}
-_optional = {'minutes_full'}
+         'price': ['gpu', 'machine', 'usd_low', 'usd_high', 'as_of', 'source', 'storage_usd_gb_month', 'gb', 'idle_address_usd_hour']}
+_optional = {'minutes_full', 'gpu', 'machine', 'storage_usd_gb_month', 'gb', 'idle_address_usd_hour'}
 TRACKS = ('sample', 'real', 'full')
 
 def _line(text, section, key=''):
@@ -145,7 +153,8 @@ def read_settings(
     lessons = tuple(_lesson(ini, s, path) for s in ini.sections() if s.startswith('lesson'))
     prices = tuple(_price(ini, s, path) for s in ini.sections() if s.startswith('price'))
     course = Course(top['title'], top['subtitle'], top['repository'].rstrip('/'), top['branch'],
-                    tuple(t.strip() for t in top['tracks'].split(',')), lessons, prices)
+                    tuple(t.strip() for t in top['tracks'].split(',')), lessons,
+                    tuple(p for p in prices if p.gpu), tuple(p for p in prices if not p.gpu))
     _check_values(course, path)
     return course
 
@@ -154,10 +163,16 @@ def _lesson(ini, section, path):
     minutes = {k[8:]: _number(ini, section, k, path) for k in ini[section] if k.startswith('minutes_')}
     return Lesson(section.split()[1], ini[section]['name'], ini[section]['title'], minutes, _number(ini, section, 'memory_gb', path))
 
+# %% ../nbs/workshop/settings.ipynb #1783e02d
 def _price(ini, section, path):
     "The `Price` of one section"
+    its = ini[section]
+    if ('gpu' in its) == ('machine' in its):
+        raise CourseError(f"{path}: [{section}] should have gpu or, without one, machine: one of the two")
     low, high = (_number(ini, section, k, path) for k in ('usd_low', 'usd_high'))
-    return Price(ini[section]['gpu'], low, high, ini[section]['as_of'], ini[section]['source'])
+    if low > high: raise CourseError(f"{path}: in [{section}], usd_low {low:g} is more than usd_high {high:g}")
+    more = {k: _number(ini, section, k, path) for k in ('storage_usd_gb_month', 'gb', 'idle_address_usd_hour') if k in its}
+    return Price(its.get('gpu', ''), low, high, its['as_of'], its['source'], its.get('machine', ''), **more)
 
 # %% ../nbs/workshop/settings.ipynb #332fe8c6
 @lru_cache
@@ -238,7 +253,7 @@ def places(
         cache = Path(platformdirs.user_cache_dir('topdown', appauthor=False))
     return {'home': home, 'lessons': home/'lessons', 'runs': home/'runs', 'photos': home/'photos',
             'quarantine': home/'quarantine', 'cleaning': home/'cleaning', 'models': home/'models',
-            'ledger': home/'ledger.jsonl', 'cache': cache}
+            'ledger': home/'ledger.jsonl', 'costs': home/'costs.jsonl', 'progress': home/'progress.sqlite', 'cache': cache}
 
 # %% ../nbs/workshop/settings.ipynb #022707a2
 def absolute(
