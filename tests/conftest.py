@@ -41,9 +41,11 @@ def lacking(what):
 
 
 @pytest.fixture(autouse=True, scope='session')
-def ctrl_c_is_heard():
-    "A job that a shell started in the background ignores SIGINT, and so would every program that a test starts"
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN: signal.signal(signal.SIGINT, signal.default_int_handler)
+def signals_are_heard():
+    "A job that a shell started in the background ignores SIGINT, one of nohup SIGHUP, and so would every program that a test starts"
+    for name, usual in (('SIGINT', signal.default_int_handler), ('SIGHUP', signal.SIG_DFL)):
+        number = getattr(signal, name, None)
+        if number and signal.getsignal(number) is signal.SIG_IGN: signal.signal(number, usual)
 
 
 @pytest.fixture(autouse=True, scope='session')

@@ -30,7 +30,7 @@ def every_command(): return typer.main.get_command(commands).commands
 def test_help_names_every_command():
     done = subprocess.run([sys.executable, '-m', 'topdown.cli', '--help'], capture_output=True, text=True, encoding='utf-8')
     assert done.returncode == 0
-    assert set(every_command()) == {'list', 'results', 'where', 'doctor', 'copy', 'lab', 'run', 'app', 'slides', 'site', 'clean', 'sync', 'kaggle'}
+    assert set(every_command()) == {'list', 'results', 'where', 'doctor', 'copy', 'lab', 'run', 'quiz', 'check', 'exercises', 'progress', 'cost', 'subset', 'app', 'slides', 'site', 'clean', 'sync', 'kaggle'}
     assert all(name in done.stdout for name in every_command())
 
 

@@ -183,9 +183,8 @@ def test_the_lesson_that_an_entry_names_has_the_word():
 def commands(command, name='topdown'):
     "Each command of the command line with its options"
     subs = getattr(command, 'commands', None)
-    if subs:
-        for sub, c in subs.items(): yield from commands(c, f'{name} {sub}')
-    else: yield name, {o for p in command.params for o in p.opts if o.startswith('-')}
+    for sub, c in (subs or {}).items(): yield from commands(c, f'{name} {sub}')
+    if not subs or command.invoke_without_command: yield name, {o for p in command.params for o in p.opts if o.startswith('-')}
 
 
 def test_cheat_sheet_has_every_command_and_option():
@@ -198,7 +197,7 @@ def test_cheat_sheet_has_every_command_and_option():
         assert rows, f'the cheat sheet lacks `{name}`'
         lacking = [o for o in options - {'--help'} if not re.search(rf'`{o}[ `]', rows) and f'{o} ' not in rows]
         assert not lacking, f'the cheat sheet lacks {lacking} of {name}'
-    named = {re.match(r'topdown ((?:app |slides )?[a-z]+)', c)[0] for c in re.findall(r'`(topdown [a-z][^`]*)`', text)}
+    named = {re.match(r'topdown (?:(?:app|slides|exercises) [a-z]+|(?:progress|cost) (?:[a-z]+)|[a-z]+)', c)[0] for c in re.findall(r'`(topdown [a-z][^`]*)`', text)}
     assert named <= set(found), f'the cheat sheet names {sorted(named - set(found))}, which is no command'
 
 

@@ -20,7 +20,7 @@ KEPT = ('01_is_it_a_bird.ipynb', 'workshop/store.ipynb')   # whole; of the other
 def small(root):
     "A clone with the texts of two notebooks"
     for name in ('pyproject.toml', 'settings.ini', '_quarto.yml'): shutil.copy2(tree.ROOT/name, root/name)
-    for name in ('topdown', 'results', 'apps/site'):
+    for name in ('topdown', 'results', 'apps/site', 'apps/quiz'):
         shutil.copytree(tree.ROOT/name, root/name, ignore=shutil.ignore_patterns('__pycache__', 'node_modules'))
     for path in (tree.ROOT/'nbs').rglob('*.ipynb'):
         if '.ipynb_checkpoints' in path.parts: continue
@@ -30,7 +30,7 @@ def small(root):
         (root/'nbs'/name).write_text(json.dumps(nb), encoding='utf-8')
     page = '---\ntitle: {}\n---\n\nThe [lesson](01_is_it_a_bird.ipynb#recap) and $a^2$.\n'
     (root/'nbs'/'index.qmd').write_text(page.format('Home'), encoding='utf-8')
-    for entry in re.findall(r'reference/\w+\.qmd', (root/'_quarto.yml').read_text(encoding='utf-8')):
+    for entry in re.findall(r'(?:reference|quizzes)/\w+\.qmd', (root/'_quarto.yml').read_text(encoding='utf-8')):
         (root/'nbs'/entry).parent.mkdir(exist_ok=True)
         (root/'nbs'/entry).write_text(page.format('Words').replace('(01', '(../01'), encoding='utf-8')
     return root

@@ -12,14 +12,15 @@ from conftest import lacking
 
 ROOT = tree.ROOT
 NOTEBOOKS = sorted(p for p in (ROOT/'nbs').rglob('*.ipynb') if '.ipynb_checkpoints' not in p.parts)
-LESSONS = [p for p in NOTEBOOKS if re.match(r'\d\d', p.name)]
+LESSONS = [p for p in NOTEBOOKS if re.match(r'\d\d', p.name) and p.parent.name == 'nbs'] # not the exercises
 TREES = tree.modules()
 
 # Lower ranks know nothing of higher ones; two modules of one rank know nothing of each other.
-RANKS = [{'settings', 'cells', 'hardware', 'loops'}, {'store', 'photos'}, {'fetch', 'pen', 'infer', 'sheets', 'checkpoint', 'platforms'}, {'creatures', 'serve'}, {'things'}, {'draw'}, {'sample'}, {'data'}, {'ledger'},
-         {'core'}, {'body', 'cleaning', 'copies', 'descent', 'pages', 'report', 'slides', 'upkeep'}, {'vision', 'app', 'learner', 'runner', 'doctor'},
-         {'collab', 'tabular', 'text'}, {'trees', 'language'}, {'transformer'}, {'publish', 'site'}, {'cli'}]
-GROUND = ['settings', 'store', 'photos', 'infer', 'serve', 'sheets', 'checkpoint', 'platforms', 'fetch', 'pen', 'creatures', 'things', 'draw', 'sample', 'data', 'ledger', 'cli']
+RANKS = [{'settings', 'cells', 'hardware', 'loops', 'sandbox'}, {'store', 'photos', 'quiz'}, {'fetch', 'pen', 'infer', 'sheets', 'checkpoint', 'platforms', 'quizfaces'}, {'creatures', 'serve'}, {'things'},
+         {'draw'}, {'sample'}, {'data'}, {'ledger', 'subset'}, {'core', 'progress'}, {'body', 'costs', 'cleaning', 'copies', 'descent', 'pages', 'report', 'slides', 'upkeep'}, {'vision', 'app', 'learner', 'runner', 'doctor', 'exercises'},
+         {'collab', 'tabular', 'text', 'grader'}, {'trees', 'language'}, {'transformer'}, {'publish', 'site'}, {'cli'}]
+GROUND = ['settings', 'store', 'photos', 'infer', 'serve', 'sheets', 'checkpoint', 'platforms', 'fetch', 'pen', 'creatures', 'things', 'draw', 'sample', 'data', 'ledger', 'cli', 'quiz', 'quizfaces',
+          'progress', 'subset', 'sandbox', 'exercises', 'grader']
 
 
 def rank(name): return next(i for i, names in enumerate(RANKS) if name in names)
@@ -86,6 +87,7 @@ def test_cells_are_small(path):
         where = f'{path.name}, cell {c["id"]}: {lines[0] if lines else ""}'
         assert max(map(len, lines), default=0) <= 140, f'{where}: a line is longer than 140 characters'
         if is_exported(c['text']): assert len(lines) <= 32, f'{where}: an exported cell of {len(lines)} lines'
+        elif c['metadata'].get('tags'): assert len(lines) <= 48, f'{where}: a cell of an exercise, of {len(lines)} lines'
         elif not c['text'].startswith(('#| hide', '#| slow', '#| cuda')): assert len(lines) <= 12, f'{where}: a demo cell of {len(lines)} lines'
 
 
