@@ -1,16 +1,13 @@
 """Lesson 1 as people meet it: in JupyterLab and as RISE slides, in a real browser"""
 import os
 import shutil
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from pathlib import Path
 
 import nbformat
 import pytest
 from conftest import lacking
+from lab import lab_over, write_notebook
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -32,37 +29,15 @@ def lab(tmp_path_factory):
     "A JupyterLab server on loopback over copies of the lessons; its address"
     folder = tmp_path_factory.mktemp('lab')
     for p in (ROOT/'nbs').glob('*.ipynb'): shutil.copy(p, folder)
-    def notebook(name, *cells):
-        kernel = {'kernelspec': {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}}
-        nbformat.write(new_notebook(cells=[new_code_cell(c) for c in cells], metadata=kernel), folder/name)
-    notebook('widget.ipynb', 'from topdown.data import get\nfrom topdown.vision import pixel_inspector', "pixel_inspector(get('birds').files[0], 6)")
-    notebook('cleaner.ipynb', CLEANER, "PhotoCleaner(some, labels, p, classes, Decisions(places()['home']/'cleaning'/'browser.csv', birds.path), page=6)")
+    write_notebook(folder/'widget.ipynb', 'from topdown.data import get\nfrom topdown.vision import pixel_inspector', "pixel_inspector(get('birds').files[0], 6)")
+    write_notebook(folder/'cleaner.ipynb', CLEANER, "PhotoCleaner(some, labels, p, classes, Decisions(places()['home']/'cleaning'/'browser.csv', birds.path), page=6)")
     on_slides = {'slideshow': {'slide_type': 'slide'}}, {'slideshow': {'slide_type': 'subslide'}}, {'slideshow': {'slide_type': 'notes'}}
     cells = [new_markdown_cell('# A class', metadata=on_slides[0]), new_code_cell("print('six times seven is', 6*7)", metadata=on_slides[1]),
              new_markdown_cell('For the speaker', metadata=on_slides[2])]
     kernel = {'kernelspec': {'name': 'python3', 'display_name': 'Python 3', 'language': 'python'}}
     nbformat.write(new_notebook(cells=cells, metadata=kernel), folder/'class.ipynb')
     shutil.copy(ROOT/'apps'/'slides'/'rise.css', folder)
-    with socket.socket() as s:
-        s.bind(('127.0.0.1', 0))
-        port = s.getsockname()[1]
-    command = [sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--ip=127.0.0.1', f'--port={port}', '--ServerApp.port_retries=0',
-               '--IdentityProvider.token=', f'--ServerApp.root_dir={folder}', '--LabApp.news_url=', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate']
-    env = os.environ | {'JUPYTER_CONFIG_DIR': str(folder/'.config'), 'JUPYTER_DATA_DIR': str(folder/'.data'), 'JUPYTER_RUNTIME_DIR': str(folder/'.run')}
-    with open(folder/'.log', 'wb') as log: server = subprocess.Popen(command, env=env, stdout=log, stderr=log)
-    address = f'http://127.0.0.1:{port}'
-    try:
-        for _ in range(240):
-            try: urllib.request.urlopen(f'{address}/api/status', timeout=2); break
-            except OSError:
-                assert server.poll() is None, (folder/'.log').read_text(encoding='utf-8')
-                time.sleep(0.5)
-        else: pytest.fail(f'JupyterLab did not answer: {(folder/".log").read_text(encoding="utf-8")[-2000:]}')
-        yield address
-    finally:
-        server.terminate()
-        try: server.wait(20)
-        except subprocess.TimeoutExpired: server.kill()
+    with lab_over(folder) as address: yield address
 
 
 @pytest.fixture(scope='module')
