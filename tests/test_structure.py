@@ -17,7 +17,7 @@ TREES = tree.modules()
 
 # Lower ranks know nothing of higher ones; two modules of one rank know nothing of each other.
 RANKS = [{'settings', 'cells', 'hardware', 'loops', 'sandbox'}, {'store', 'photos', 'quiz'}, {'fetch', 'pen', 'infer', 'sheets', 'checkpoint', 'platforms', 'quizfaces'}, {'creatures', 'serve'}, {'things'},
-         {'draw'}, {'sample'}, {'data'}, {'ledger', 'subset'}, {'core', 'progress'}, {'body', 'costs', 'cleaning', 'copies', 'descent', 'pages', 'report', 'slides', 'upkeep'}, {'vision', 'app', 'learner', 'runner', 'doctor', 'exercises'},
+         {'draw'}, {'sample'}, {'data'}, {'ledger', 'subset'}, {'core'}, {'body', 'costs', 'cleaning', 'copies', 'descent', 'pages', 'report', 'slides', 'upkeep'}, {'vision', 'app', 'learner', 'runner', 'doctor', 'exercises', 'progress'},
          {'collab', 'tabular', 'text', 'grader'}, {'trees', 'language'}, {'transformer'}, {'publish', 'site'}, {'cli'}]
 GROUND = ['settings', 'store', 'photos', 'infer', 'serve', 'sheets', 'checkpoint', 'platforms', 'fetch', 'pen', 'creatures', 'things', 'draw', 'sample', 'data', 'ledger', 'cli', 'quiz', 'quizfaces',
           'progress', 'subset', 'sandbox', 'exercises', 'grader']

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from .ledger import records
+from .costs import run_hours
 from .settings import CourseError, course, course_root, find_lesson, places
 from .store import atomic, disk_errors, locked, read_json, write_json
 
@@ -484,11 +484,12 @@ def _exercises():
     return found
 
 def _hours():
-    "Lesson → its number of runs and the hours that its results took, from the ledger"
-    runs = {} # two results of one training name the same seconds, which count once
-    for r in records(): runs.setdefault((r.get('lesson'), r.get('run_id')), set()).add(r.get('seconds') or 0)
-    lessons = {lesson for lesson, _ in runs}
-    return {o: (sum(o == k for k, _ in runs), sum(sum(v) for (k, _), v in runs.items() if k == o)/3600) for o in lessons}
+    "Lesson → its number of runs and their hours, counted as the cost book does"
+    found = {}
+    for run in run_hours():
+        n, hours = found.get(run.lesson, (0, 0.))
+        found[run.lesson] = n + 1, hours + run.hours
+    return found
 
 def _streak(days, today):
     "How many days in a row, up to today or yesterday, are among `days`"
